@@ -1,0 +1,134 @@
+"""Send rows of the diabetes data: what is known to `features`, what is true to `y_true`.
+
+    features ──┬──▶ [features]  {"id": 1765912012.233366, "body": [10 floats]}
+               └──▶ [y_true]    {"id": 1765912012.233366, "body": 101.0}
+
+Both halves of a row go out under one id and in one transaction. The id counts as sent when the
+commit has returned, and only then it is logged: a row whose commit gave no answer may be with the
+broker, in part or whole, and nobody may count on it. Whatever else fails ends the process, and
+its supervisor starts it again.
+
+    python features/features.py        # wants a broker on localhost
+"""
+
+import faulthandler
+import logging
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pika
+from sklearn.datasets import load_diabetes
+
+AMQP_URL = os.environ.get(
+    "AMQP_URL",
+    "amqp://guest:guest@localhost:5672/%2F"
+    "?connection_attempts=60&retry_delay=1&heartbeat=30&blocked_connection_timeout=60",
+)
+FEATURES_DELAY_SECONDS = float(os.environ.get("FEATURES_DELAY_SECONDS", "10"))  # 0: at full speed
+FEATURES_COUNT = int(os.environ.get("FEATURES_COUNT", "0"))  # rows to send, 0: without end
+FEATURES_SEED = os.environ.get("FEATURES_SEED") or None  # the same seed draws the same rows
+BATCH_SIZE = int(os.environ.get("BATCH_SIZE", "200"))  # rows in a transaction at full speed
+WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may take this long
+ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the container's healthcheck
+TURN_SECONDS = 5  # the longest wait in a turn
+
+QUEUE = {  # the arguments with which every service declares a shared queue
+    "x-queue-type": "quorum",
+    "x-delivery-limit": 20,  # then it kills its consumer, and belongs in `dead`
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": "dead",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",  # at-least-once dead letters ask for it
+}
+DEAD = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}  # looking is a delivery too
+PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
+
+log = logging.getLogger("features")
+
+
+def next_id(now: float, last: float) -> float:
+    """Return the id after `last`: a Unix time in seconds with six decimals, above `last`.
+
+    A clock that stands still or steps back never repeats one. The last decimal is never 0, so
+    that all six are there wherever the number is printed.
+    """
+    microseconds = max(round(now * 1e6), round(last * 1e6) + 1)
+    return (microseconds + (microseconds % 10 == 0)) / 1e6
+
+
+def rows(data, target, seed: str | None) -> Iterator[tuple[float, list[float], float]]:
+    """Yield (id, features, true value) without end, drawn at random from `data` and `target`.
+
+    `data` has the shape (rows, features), `target` (rows,).
+    """
+    draw = random.Random(seed)
+    last = 0.0
+    while True:
+        row = draw.randrange(len(target))
+        last = next_id(time.time(), last)
+        yield last, data[row].tolist(), float(target[row])
+
+
+def alive() -> None:
+    """Begin a turn: rearm the watchdog, and touch the file that the healthcheck looks at."""
+    faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)  # unlike SIGALRM, as PID 1 too
+    if ALIVE_FILE:
+        Path(ALIVE_FILE).touch()
+
+
+def wait(connection, seconds: float) -> None:
+    """Stay connected for `seconds`, a turn at a time."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        alive()
+        connection.sleep(min(left, TURN_SECONDS))
+
+
+def returned(channel, method, properties, body) -> None:
+    raise SystemExit(f"the broker has no queue {method.routing_key!r} any more")
+
+
+def serve(connection, stream: Iterator, count: int) -> None:
+    alive()
+    channel = connection.channel()
+    channel.add_on_return_callback(returned)
+    channel.queue_declare("dead", durable=True, arguments=DEAD)
+    for queue in ("features", "y_true"):
+        channel.queue_declare(queue, durable=True, arguments=QUEUE)
+    channel.tx_select()
+    size = 1 if FEATURES_DELAY_SECONDS else BATCH_SIZE
+    sent = 0
+    while not count or sent < count:
+        alive()
+        batch = [next(stream) for _ in range(min(size, count - sent) if count else size)]
+        for id, features, truth in batch:
+            for queue, body in (("features", features), ("y_true", truth)):
+                message = msgspec.json.encode({"id": id, "body": body})
+                channel.basic_publish("", queue, message, PERSISTENT, mandatory=True)
+        channel.tx_commit()
+        connection.process_data_events(0)  # a returned message speaks up here
+        sent += len(batch)
+        log.info("sent %d: %s", len(batch), " ".join(f"{id:.6f}" for id, _, _ in batch))
+        if sent != count:
+            wait(connection, FEATURES_DELAY_SECONDS)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("pika").setLevel(logging.WARNING)
+    data, target = load_diabetes(return_X_y=True)
+    parameters = pika.URLParameters(AMQP_URL)
+    parameters.client_properties = {"connection_name": "features"}
+    with suppress(KeyboardInterrupt), pika.BlockingConnection(parameters) as connection:
+        log.info("started, one row every %g s", FEATURES_DELAY_SECONDS)
+        serve(connection, rows(data, target, FEATURES_SEED), FEATURES_COUNT)
+    log.info("stopped")
+
+
+if __name__ == "__main__":
+    main()
