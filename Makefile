@@ -1,0 +1,38 @@
+# One command each; `make` alone lists them. The work is in scripts/, which can be read on its own.
+
+help:  # this list
+	@sed -n 's/^\([a-z]*\):  *# /  make \1\t/p' Makefile
+
+up:  # start everything, with Docker or without (MODE=docker, MODE=local), until the first row is there
+	@mode=$$(scripts/mode) && exec scripts/$$mode up
+
+down:  # stop whatever runs; all data stay
+	@scripts/local running || scripts/docker running || echo "Nothing runs here."
+	@scripts/local down
+	@scripts/docker down
+
+clean:  # stop, and remove containers, volumes, images and .run/; logs/ and .venv/ stay
+	@scripts/local down
+	@scripts/docker clean
+	@rm -rf .run
+
+dead:  # show what could not be used, and why, without taking it out
+	@mode=$$(scripts/mode) && exec scripts/$$mode dead
+
+replay:  # send it back to where it came from
+	@mode=$$(scripts/mode) && exec scripts/$$mode dead replay
+
+sample:  # write data and a model that retraining can be tried with into sample/
+	@scripts/sample
+
+test:  # style and tests, in an environment and with a broker of their own
+	@scripts/venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pytest
+
+soak: export SOAK = 1
+soak:  # the same with ten times the numbers
+	@$(MAKE) --no-print-directory test
+
+.PHONY: help up down clean dead replay sample test soak
