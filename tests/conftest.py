@@ -1,0 +1,418 @@
+"""What the tests run on: real brokers, real processes, and a way to kill both."""
+
+import csv
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pika
+import pytest
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # waiting for a broker is no news here
+# Whoever started us in the background has SIGINT ignored, and services would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ROOT = Path(__file__).parent.parent
+IN_CI = os.environ.get("CI") == "true"
+SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: the same tests with ten times the numbers
+RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
+
+FIGURES = []
+
+
+@pytest.fixture
+def figure():
+    """Return a function that keeps a line for the end of the test report."""
+    return FIGURES.append
+
+
+def pytest_terminal_summary(terminalreporter):
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show with a failure what the services said last, and how the broker's queues are."""
+    report = yield
+    if report.failed and call.when == "call":
+        folder = item.funcargs.get("tmp_path")
+        for log in sorted(folder.glob("*.log")) if folder else []:
+            report.sections.append((log.name, "\n".join(log.read_text().splitlines()[-15:])))
+        for name in ("broker", "any_broker", "broker_to_kill"):
+            if broker := item.funcargs.get(name):
+                report.sections.append(("queues", broker.state()))
+    return report
+
+
+def load(path: str):
+    """Import a service's file as a module; its folder is where it finds its neighbours."""
+    file = ROOT / path
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def lacking(what: str):
+    """Fail in CI, where everything has to be there; skip elsewhere."""
+    (pytest.fail if IN_CI else pytest.skip)(f"needs {what}")
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what a clone would have, as it is on disk now, without what running leaves behind."""
+    left = shutil.ignore_patterns(".git", ".venv", ".run", "logs", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, folder, ignore=left)
+    (folder / "logs").mkdir()
+
+
+def wait_for(true, seconds: float, what: str):
+    """Return what `true()` returns as soon as that is something; fail after `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if result := true():
+            return result
+        time.sleep(0.05)
+    pytest.fail(f"waited {seconds} s in vain for {what}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class Broker:
+    """A RabbitMQ of the tests' own: what is common to the installed one and one in a container."""
+
+    def __init__(self, name: str):
+        self.port, self.management = free_port(), free_port()
+        self.url = (
+            f"amqp://guest:guest@127.0.0.1:{self.port}/%2F?heartbeat=30"
+            "&connection_attempts=120&retry_delay=0.5&blocked_connection_timeout=60"
+        )
+        self.name = name
+
+    def connect(self):
+        return pika.BlockingConnection(pika.URLParameters(self.url))
+
+    def wait_until_up(self) -> None:
+        wait_for(self.answers, 180, "the broker")
+
+    def answers(self) -> bool:
+        """Does it take a connection? A broker that starts may drop one half way."""
+        try:
+            self.connect().close()
+        except pika.exceptions.AMQPError:
+            return False
+        return True
+
+    def takes_messages(self) -> bool:
+        """Does each queue confirm one within a minute? One without a leader never does."""
+
+        def publish():
+            with self.connect() as connection:
+                channel = connection.channel()
+                channel.confirm_delivery()
+                for queue in ("features", "y_true", "y_pred", "dead"):
+                    channel.basic_publish("", queue, b"a probe")
+
+        publishing = threading.Thread(target=publish, daemon=True)
+        publishing.start()
+        publishing.join(60)
+        return not publishing.is_alive()
+
+    def count(self, queue: str) -> int:
+        """Return how many messages wait in `queue`; 0 if there is no such queue."""
+        try:
+            with self.connect() as connection:
+                declared = connection.channel().queue_declare(queue, passive=True)
+                return declared.method.message_count
+        except pika.exceptions.ChannelClosedByBroker:
+            return 0
+
+    def send(self, queue: str, bodies, headers: dict | None = None) -> None:
+        properties = pika.BasicProperties(headers=headers, delivery_mode=2)
+        with self.connect() as connection:
+            channel = connection.channel()
+            channel.tx_select()
+            for number, body in enumerate(bodies, 1):
+                channel.basic_publish("", queue, body, properties, mandatory=True)
+                if number % 500 == 0:
+                    channel.tx_commit()
+            channel.tx_commit()
+
+    def take(self, queue: str) -> list[tuple]:
+        """Take all that waits in `queue` as (headers, body)."""
+        taken = []
+        with self.connect() as connection:
+            channel = connection.channel()
+            while (got := channel.basic_get(queue, auto_ack=True))[0]:
+                taken.append((got[1].headers, got[2]))
+        return taken
+
+    def delete_queues(self) -> None:
+        with self.connect() as connection:
+            for queue in ("features", "y_true", "y_pred", "dead", "errors", "retrain_jobs"):
+                connection.channel().queue_delete(queue)
+
+
+def queues(ctl: list) -> str:
+    """Return what rabbitmqctl says about the queues: one without a leader takes nothing."""
+    columns = ["name", "type", "state", "leader", "messages", "messages_unacknowledged"]
+    command = [*ctl, "--timeout", "20", "list_queues", *columns]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+class InstalledBroker(Broker):
+    def __init__(self, folder: Path):
+        super().__init__("installed")
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        command = [ROOT / "scripts/broker", self.folder, str(self.port), str(self.management)]
+        with open(self.folder / "out.log", "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.wait_until_up()
+
+    def end(self, number: int) -> None:
+        self.process.send_signal(number)
+        self.process.wait(60)
+
+    def state(self) -> str:
+        return queues([ROOT / "scripts/broker", "ctl", self.folder])
+
+    def set(self, **milliseconds: int) -> dict[str, int]:
+        """Change settings while it runs; return what they were."""
+        before = {}
+        for name, value in milliseconds.items():
+            now = f"{{ok, V}} = application:get_env(rabbit, {name}), "
+            code = f"{now} application:set_env(rabbit, {name}, {value}), V."
+            command = [ROOT / "scripts/broker", "ctl", self.folder, "eval", code]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            before[name] = int(done.stdout)
+        return before
+
+    def restart(self, kill: bool) -> None:
+        self.end(signal.SIGKILL if kill else signal.SIGTERM)
+        self.start()
+
+    def stop(self) -> None:
+        self.end(signal.SIGTERM)
+
+
+class ContainerBroker(Broker):
+    def __init__(self):
+        super().__init__("container")
+        self.container = docker(
+            *("run", "-d", "--hostname", "rabbitmq", "--memory", "2g"),
+            *("-p", f"127.0.0.1:{self.port}:5672"),
+            *("-v", f"{ROOT}/rabbitmq/rabbitmq.conf:/etc/rabbitmq/conf.d/90-monitoring.conf:ro"),
+            RABBITMQ4_IMAGE,
+        )
+        self.wait_until_up()
+
+    def state(self) -> str:
+        return queues(["docker", "exec", self.container, "rabbitmqctl"])
+
+    def restart(self, kill: bool) -> None:
+        docker("kill" if kill else "stop", self.container)
+        docker("start", self.container)
+        self.wait_until_up()
+
+    def stop(self) -> None:
+        docker("rm", "-f", "-v", self.container)
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def has_docker() -> bool:
+    return bool(shutil.which("docker")) and not subprocess.call(
+        ["docker", "info"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60
+    )
+
+
+def installed(folder: Path) -> Broker:
+    if not Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists():
+        lacking("RabbitMQ: install the package rabbitmq-server")
+    return InstalledBroker(folder)
+
+
+def in_a_container() -> Broker:
+    if not has_docker():
+        lacking("a Docker engine, for RabbitMQ 4")
+    if not docker("images", "-q", RABBITMQ4_IMAGE):
+        lacking(f"the image {RABBITMQ4_IMAGE}: standin/build rabbitmq4, or set RABBITMQ4_IMAGE")
+    return ContainerBroker()
+
+
+@pytest.fixture(scope="session")
+def installed_broker(tmp_path_factory):
+    broker = installed(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq4():
+    broker = in_a_container()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(params=["installed", "rabbitmq4"])
+def broker_to_kill(request, tmp_path_factory):
+    """A broker without a past, and not the one that other tests go on with: it is to be killed."""
+    folder = tmp_path_factory.mktemp("broker")
+    broker = installed(folder) if request.param == "installed" else in_a_container()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(params=["installed_broker", "rabbitmq4"])
+def any_broker(request):
+    """Each test with this runs on the installed RabbitMQ, and on RabbitMQ 4 in a container."""
+    broker = request.getfixturevalue(request.param)
+    yield broker
+    broker.delete_queues()
+
+
+@pytest.fixture
+def broker(installed_broker):
+    yield installed_broker
+    installed_broker.delete_queues()
+
+
+class Service:
+    """One of our services as a process; `supervised`, it is started again when it fails."""
+
+    def __init__(self, name: str, log: Path, environment: dict, supervised: bool):
+        self.name, self.log, self.environment = name, log, environment
+        self.supervised, self.process, self.codes, self.peak = supervised, None, [], 0
+        self.start()
+        if supervised:
+            self.keep_alive()
+
+    def start(self) -> None:
+        self.begun = len(self.said())
+        file = [ROOT / f"{self.name}/{self.name}.py"]
+        command = [sys.executable, *(["-m", self.name] if self.name == "retrain_api" else file)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=os.environ | self.environment, cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def supervise(self) -> None:
+        while self.supervised:
+            try:
+                code = self.process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            self.codes.append(code)
+            if code == 0 or not self.supervised:
+                return
+            time.sleep(0.2)
+            self.start()
+
+    def has_started(self) -> bool:
+        """Has the life that lives now said so?"""
+        return self.process.poll() is None and "started" in self.said()[self.begun :]
+
+    def kill(self) -> bool:
+        """Kill the life that lives now; return whether it was that which ended it."""
+        process = self.process
+        process.kill()
+        return process.wait(30) == -signal.SIGKILL
+
+    def pause(self, number: int = signal.SIGKILL) -> None:
+        """End the life that lives now, and begin no other before `resume`."""
+        self.supervised = False
+        self.thread.join()
+        self.process.send_signal(number)
+        self.process.wait(30)
+
+    def resume(self) -> None:
+        self.start()
+        self.keep_alive()
+
+    def keep_alive(self) -> None:
+        self.supervised = True
+        self.thread = threading.Thread(target=self.supervise, daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        """Kill it for good."""
+        if self.supervised:
+            self.supervised = False
+            self.thread.join()
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Stop as Docker does, and return the exit code."""
+        if self.supervised:
+            self.supervised = False
+            self.thread.join()
+        self.remember_peak()
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+    def remember_peak(self) -> None:
+        """Keep the highest VmHWM seen, in MB."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        lines = status.read_text().splitlines() if status.exists() else []
+        peak = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
+        self.peak = max([self.peak, *peak])
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+@pytest.fixture
+def logs(tmp_path):
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def run(tmp_path, logs):
+    """Return a function that starts a service; whatever is still running at the end is killed."""
+    started = []
+
+    def start(name: str, broker: Broker, supervised: bool = False, **settings) -> Service:
+        environment = {"AMQP_URL": broker.url, "LOGS_DIR": str(logs), "API_URL": ""}
+        environment |= {"FEATURES_DELAY_SECONDS": "0", "MODEL_CACHE": str(tmp_path / "cache")}
+        environment |= {key: str(value) for key, value in settings.items()}
+        log = tmp_path / f"{name}-{len(started)}.log"
+        started.append(Service(name, log, environment, supervised))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.end()
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    """Return the records of a CSV without its header; [] if there is none yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]

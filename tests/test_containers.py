@@ -1,0 +1,283 @@
+"""The system in its containers, in a clone that belongs to an ordinary user."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import pika
+import pytest
+from conftest import copy_project, docker, free_port, has_docker, lacking, rows_of, wait_for
+
+SERVICES = ["features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
+ORDINARY_USER = 12345
+
+
+class System:
+    """One compose project in one clone."""
+
+    def __init__(self, clone):
+        self.clone, self.csv = clone, clone / "logs/metric_log.csv"
+        names = ("AMQP_PORT", "MANAGEMENT_PORT", "API_PORT")
+        self.ports = {name: str(free_port()) for name in names}
+        self.environment = os.environ | self.ports
+        self.environment |= {"HOME": str(clone), "FEATURES_DELAY_SECONDS": "1", "MODE": "docker"}
+        project = f"test{self.ports['AMQP_PORT']}"
+        self.environment |= {"COMPOSE_PROJECT_NAME": project}
+        for image in ("model", "trainer"):  # a running system keeps its own
+            self.environment[f"{image.upper()}_IMAGE"] = f"{project}-{image}"
+        self.sent = set()
+
+    def command(self, *command: str) -> list[str]:
+        """Return `command` as the owner of the clone would run it."""
+        if os.geteuid():
+            return list(command)
+        group = str(os.stat("/var/run/docker.sock").st_gid)
+        user = ["--reuid", str(ORDINARY_USER), "--regid", group, "--clear-groups"]
+        return ["setpriv", *user, "--", *command]
+
+    def run(self, *command: str, seconds: int = 900, **environment: str) -> str:
+        done = subprocess.run(
+            self.command(*command),
+            cwd=self.clone,
+            env=self.environment | environment,
+            text=True,
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def container(self, service: str) -> str:
+        return self.run("docker-compose", "ps", "-q", service).strip()
+
+    def inspect(self, service: str) -> dict:
+        return json.loads(docker("inspect", self.container(service)))[0]
+
+    def setting(self, name: str) -> str | None:
+        file = self.clone / ".env"
+        lines = file.read_text() if file.exists() else ""
+        found = re.search(rf"^{name}=(.+)$", lines, re.MULTILINE)
+        return found and found[1]
+
+    def signal(self, service: str, number: int) -> None:
+        """Send a signal to all processes of a service, past Docker, as a crash would."""
+        for pid in docker("top", self.container(service), "-eo", "pid").split()[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), number)
+
+    def health(self, service: str) -> str:
+        return self.inspect(service)["State"]["Health"]["Status"]
+
+    def ids(self) -> list[str]:
+        return [row[0] for row in rows_of(self.csv)]
+
+    def remember_sent(self) -> None:
+        said = self.run("docker-compose", "logs", "--no-color", "features")
+        self.sent |= set(re.findall(r"\d{10}\.\d{6}", "".join(re.findall(r"sent .*\n", said))))
+
+    def wait_for_more(self, rows: int = 3) -> None:
+        seen = len(self.ids())
+        wait_for(lambda: len(self.ids()) >= seen + rows, 120, "more rows")
+
+    def check_nothing_lost(self) -> None:
+        self.remember_sent()
+        wait_for(lambda: self.sent <= set(self.ids()), 60, "every row that was sent")
+        assert len(set(self.ids())) == len(self.ids())
+
+
+@pytest.fixture(scope="module")
+def system():
+    if not has_docker() or not shutil.which("docker-compose"):
+        lacking("a Docker engine and docker-compose")
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        clone = Path(folder) / "neural-network-monitoring"
+        copy_project(clone)
+        if not os.geteuid():
+            subprocess.run(["chown", "-R", str(ORDINARY_USER), folder], check=True)
+        system = System(clone)
+        yield system
+        system.run("docker-compose", "down", "--volumes", "--rmi", "local")
+        images = [system.environment[name] for name in ("MODEL_IMAGE", "TRAINER_IMAGE")]
+        subprocess.run(["docker", "rmi", "--force", *images], capture_output=True, timeout=60)
+
+
+def test_make_up_comes_back_with_the_first_row_and_the_second_time_at_once(system, figure):
+    begin = time.monotonic()
+    said = system.run("make", "up")
+    first = time.monotonic() - begin
+    assert re.search(r"id,y_true,y_pred,absolute_error\n\d{10}\.\d{6},\d+\.0,", said)
+    assert f"http://localhost:{system.ports['MANAGEMENT_PORT']}" in said
+    begin = time.monotonic()
+    system.run("make", "up")
+    second = time.monotonic() - begin
+    figure(f"make up with Docker: {first:.0f} s, again: {second:.0f} s")
+    assert second < max(first / 2, 20)
+
+
+def test_the_files_in_logs_can_be_read_and_removed_by_who_cloned_it(system):
+    wait_for((system.clone / "logs/error_distribution.png").exists, 30, "the picture")
+    system.run("wc", "-c", "logs/metric_log.csv", "logs/error_distribution.png")
+    system.run("rm", "logs/error_distribution.png")
+    wait_for((system.clone / "logs/error_distribution.png").exists, 30, "the picture again")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_runs_without_root_and_can_write_nothing_but_logs(system, service):
+    container = system.inspect(service)
+    host = container["HostConfig"]
+    root = service == "retrain_worker"  # who opens the Docker socket has to be
+    assert container["Config"]["User"] == ("0:0" if root else "1000:1000")
+    assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["CapAdd"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] and host["PidsLimit"] and host["LogConfig"]["Config"]["max-size"]
+
+
+def test_every_port_is_on_the_loopback_interface(system):
+    for service in ["rabbitmq", *SERVICES]:
+        bindings = system.inspect(service)["HostConfig"]["PortBindings"] or {}
+        assert all(b["HostIp"] == "127.0.0.1" for ports in bindings.values() for b in ports)
+
+
+@pytest.mark.parametrize("command", ["build features", "logs --tail=50", "logs rabbitmq", "ps"])
+def test_the_other_commands_of_the_specification(system, command):
+    assert system.run("docker-compose", *command.split())
+
+
+def test_the_management_page_knows_the_queues(system):
+    url = f"http://localhost:{system.ports['MANAGEMENT_PORT']}/api/queues"
+    request = urllib.request.Request(url, headers={"Authorization": "Basic Z3Vlc3Q6Z3Vlc3Q="})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        queues = {queue["name"]: queue["type"] for queue in json.load(answer)}
+    names = ("features", "y_true", "y_pred", "dead", "retrain_jobs")
+    replicas = {name: queues.pop(name) for name in list(queues) if name.startswith("amq.gen")}
+    assert list(replicas.values()) == ["classic"]  # of the one model, for news of versions
+    assert queues == dict.fromkeys(names, "quorum") | {"errors": "stream"}
+
+
+def test_dead_letters_are_shown_and_replayed_by_make(system):
+    url = f"amqp://guest:guest@127.0.0.1:{system.ports['AMQP_PORT']}/%2F"
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        connection.channel().basic_publish("", "features", b"nonsense")
+    time.sleep(3)
+    assert "nonsense" in system.run("make", "dead")
+    assert "sent 1 again" in system.run("make", "replay")
+    time.sleep(3)
+    assert "1 dead letter\n" in system.run("make", "dead")
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        connection.channel().queue_purge("dead")
+
+
+class TestFaults:
+    @pytest.fixture(autouse=True)
+    def needs_root(self):
+        if os.geteuid():
+            lacking("root, to send signals past Docker")
+
+    def test_each_container_is_killed_once_and_comes_back_and_no_row_is_lost(self, system):
+        for service in [*SERVICES, "rabbitmq"]:
+            system.wait_for_more()
+            system.signal(service, signal.SIGKILL)
+            wait_for(lambda s=service: system.inspect(s)["RestartCount"] == 1, 60, service)
+        system.wait_for_more()
+        system.check_nothing_lost()
+
+    def test_a_stopped_service_turns_unhealthy_within_a_minute_and_recovers(self, system, figure):
+        everyone = [*SERVICES, "rabbitmq"]
+        wait_for(lambda: {system.health(s) for s in everyone} == {"healthy"}, 120, "health")
+        for service in everyone:
+            system.signal(service, signal.SIGSTOP)
+        begin = time.monotonic()
+        try:
+            for service in everyone:
+                left = 60 - (time.monotonic() - begin)
+                wait_for(lambda s=service: system.health(s) == "unhealthy", left, service)
+                figure(f"{service} unhealthy {time.monotonic() - begin:.0f} s after SIGSTOP")
+        finally:
+            for service in everyone:
+                system.signal(service, signal.SIGCONT)
+        wait_for(lambda: {system.health(s) for s in everyone} == {"healthy"}, 180, "health")
+        system.wait_for_more()
+        system.check_nothing_lost()
+
+
+@pytest.mark.parametrize("queue", ["features", "y_true", "y_pred", "dead", "errors"])
+def test_a_deleted_queue_is_declared_again_by_services_that_restart_themselves(system, queue):
+    url = f"amqp://guest:guest@127.0.0.1:{system.ports['AMQP_PORT']}/%2F"
+    system.check_nothing_lost()
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        connection.channel().queue_delete(queue)
+        if queue == "dead":  # noticed by the next who needs it
+            connection.channel().basic_publish("", "y_true", b"nonsense")
+    wait_for(lambda: queue_exists(url, queue), 60, f"{queue} to be declared again")
+    system.wait_for_more()
+    wait_for(lambda: {system.health(s) for s in SERVICES} == {"healthy"}, 60, "health")
+
+
+def queue_exists(url: str, queue: str) -> bool:
+    try:
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            return bool(connection.channel().queue_declare(queue, passive=True))
+    except pika.exceptions.AMQPError:
+        return False
+
+
+def test_down_and_up_again_loses_no_row_that_waited(system):
+    before = system.ids()
+    system.run("docker-compose", "stop", "model", "metric")
+    time.sleep(3)
+    system.sent.clear()  # of queues that were deleted above, rows are gone on purpose
+    system.remember_sent()
+    recent = {id for id in system.sent if id > before[-1]}
+    assert recent
+    system.run("docker-compose", "down")
+    system.run("docker-compose", "up", "-d")
+    system.wait_for_more()
+    wait_for(lambda: recent <= set(system.ids()), 60, "what waited in the broker")
+    assert system.ids()[: len(before)] == before
+
+
+def test_up_in_the_foreground_starts_everything_and_ends_with_ctrl_c(system):
+    system.run("docker-compose", "down", "--volumes")
+    system.run("rm", "-f", "logs/metric_log.csv", "logs/metric.sqlite3")
+    command = system.command("docker-compose", "up", "--build")
+    with open(system.clone / "up.log", "wb") as log:
+        up = subprocess.Popen(
+            command, cwd=system.clone, env=system.environment, stdout=log, stderr=log
+        )
+    wait_for(lambda: rows_of(system.csv), 300, "the first row")
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) in (0, 1, 130)
+
+
+def test_a_features_that_has_sent_its_rows_stays_down(system):
+    system.run("docker-compose", "up", "-d", FEATURES_COUNT="3", FEATURES_DELAY_SECONDS="0")
+    wait_for(lambda: not system.inspect("features")["State"]["Running"], 60, "the end of features")
+    time.sleep(3)
+    state = system.inspect("features")
+    assert (state["State"]["ExitCode"], state["RestartCount"]) == (0, 0)
+
+
+def test_the_complete_clean_up_of_the_specification_leaves_nothing(system):
+    """Under other names for the base images, so that the other tests keep theirs."""
+    project = system.environment["COMPOSE_PROJECT_NAME"]
+    images = {}
+    for name, default in (
+        ("PYTHON_IMAGE", "python:3.11-slim"),
+        ("RABBITMQ_IMAGE", "rabbitmq:3-management"),
+    ):
+        images[name] = f"{project}/{name.lower()}:latest"
+        docker("tag", system.setting(name) or default, images[name])
+    system.run("docker-compose", "up", "-d", **images)
+    system.run("docker-compose", "down", "--volumes", "--rmi", "all", **images)
+    for what in ("container ls -a", "volume ls", "network ls", "image ls"):
+        assert project not in docker(*what.split())

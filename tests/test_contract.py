@@ -1,0 +1,97 @@
+"""What the files repeat has to agree, and what they promise has to be written down."""
+
+import ast
+import re
+
+import msgspec
+import pytest
+from conftest import ROOT, load
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import LinearRegression
+
+modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric")}
+
+
+def constant(file, name: str):
+    """Return what stands behind `name = ` in a source file, without running it."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    return None
+
+
+def declaring() -> list:
+    return [file for file in sources() if "\nQUEUE = " in file.read_text()]
+
+
+def test_every_service_declares_a_queue_with_the_same_arguments():
+    names = {"features", "model", "metric", "dead", "retrain_api", "retrain_worker"}
+    assert {file.parent.name for file in declaring()} == names
+    for name in ("QUEUE", "DEAD"):
+        values = [constant(file, name) for file in declaring()]
+        assert values == [values[0]] * len(names) and values[0]
+
+
+def test_what_the_api_deploys_is_what_model_takes():
+    deploys = load("retrain_api/promotion.py")
+    assert deploys.STREAM_COLUMNS == load("model/serving.py").STREAM_COLUMNS
+    assert deploys.SERVED_BYTES == load("model/updates.py").LARGEST_MODEL
+
+
+def test_what_features_sends_is_what_model_takes_and_its_answer_what_metric_takes():
+    data, target = load_diabetes(return_X_y=True)
+    id, x, y = next(modules["features"].rows(data, target, "1"))
+    known = msgspec.json.encode({"id": id, "body": x})
+    true = msgspec.json.encode({"id": id, "body": y})
+    answers, refused = modules["model"].answer(LinearRegression().fit(data, target), [known])
+    messages = [("y_true", None, true), ("y_pred", 0, answers[0])]
+    halves, refused_too = modules["metric"].read(messages)
+    [joined], _, _ = modules["metric"].join({}, halves)
+    assert not refused and not refused_too
+    assert (joined.id, joined.y_true) == (id, y)
+
+
+def sources():
+    return [file for file in ROOT.glob("*/*.py") if file.parent.name != "tests"]
+
+
+def settings() -> set[str]:
+    found = set()
+    for file in sources():
+        found |= set(re.findall(r'environ\.get\(\s*"(\w+)"', file.read_text()))
+    return found | set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+
+
+@pytest.mark.parametrize("name", sorted(settings()))
+def test_every_setting_is_in_the_readme(name):
+    assert f"`{name}`" in (ROOT / "README.md").read_text()
+
+
+FIXED = {"AMQP_URL", "LOGS_DIR", "ALIVE_FILE", "API_HOST", "API_URL", "DATA_DIR", "MODEL_CACHE"}
+FIXED |= {"REPLICA_NAME", "WORKER_NAME", "WORKER_SECRET_FILE", "TRAIN_IN", "ALLOW_UNJAILED_MODELS"}
+
+
+@pytest.mark.parametrize("name", sorted(settings() - FIXED))  # compose itself sets those
+def test_every_setting_reaches_the_containers(name):
+    assert f"${{{name}:-" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_every_pin_is_exact():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert all(
+        re.fullmatch(r'[\w.-]+==[\w.]+(; platform_machine [!=]= "x86_64")?|#.*|', line)
+        for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    "dockerfile", sorted(ROOT.glob("*/Dockerfile")), ids=lambda f: f.parent.name
+)
+def test_every_dockerfile_begins_with_the_same_four_lines(dockerfile):
+    first = (ROOT / "features/Dockerfile").read_text().splitlines()[:4]
+    assert dockerfile.read_text().splitlines()[:4] == first
+
+
+def test_nothing_but_tests_and_experiments_sleeps_while_it_is_connected():
+    connected = [file for file in sources() if "BlockingConnection" in file.read_text()]
+    assert connected and not [file for file in connected if "time.sleep" in file.read_text()]

@@ -1,0 +1,84 @@
+"""A disk that fills up under `metric`, and stays full, or is full again and again."""
+
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+
+import msgspec
+import pytest
+from conftest import SOAK, lacking, rows_of, wait_for
+
+
+@pytest.fixture
+def small_disk(logs):
+    """`logs` on a file system of 40 MB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", logs]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        lacking("root, to mount a small disk")
+    yield logs
+    subprocess.run(["umount", "--lazy", logs], check=True)
+
+
+class Hog(threading.Thread):
+    """Takes every byte that is free on a disk, also those that become free, while `full` is set."""
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self.file, self.full, self.running = folder / "hog", threading.Event(), True
+        self.start()
+
+    def run(self):
+        while self.running:
+            if self.full.is_set():
+                with self.file.open("ab", buffering=0) as file:
+                    while self.full.is_set() and shutil.disk_usage(self.file).free:
+                        try:
+                            file.write(bytes(4096))
+                        except OSError:
+                            break
+            else:
+                self.file.unlink(missing_ok=True)
+            time.sleep(0.02)
+
+    def stop(self):
+        self.full.clear()
+        self.running = False
+        self.join()
+        self.file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("times, seconds", [("once", 300), ("again and again", 120)])
+def test_a_full_disk_loses_nothing_and_metric_goes_on_when_there_is_room(
+    broker, run, small_disk, figure, times, seconds
+):
+    chance = random.Random(seed := random.randrange(10**6))
+    print("seed", seed)
+    metric = run("metric", broker, supervised=True)
+    wait_for(lambda: "started" in metric.said(), 60, "metric")
+    hog, sent, end = Hog(small_disk), 0, time.monotonic() + seconds * SOAK
+    try:
+        while time.monotonic() < end:
+            for queue in ("y_true", "y_pred"):
+                bodies = [
+                    msgspec.json.encode({"id": n, "body": 1.5}) for n in range(sent, sent + 20)
+                ]
+                broker.send(queue, bodies)
+            sent += 20
+            hog.full.set()
+            time.sleep(chance.uniform(0.5, 2))
+            if times == "again and again" and chance.random() < 0.2:
+                hog.full.clear()
+                time.sleep(chance.uniform(0, 8))
+        assert "the disk is full" in metric.said()
+        assert times != "once" or len(rows_of(small_disk / "metric_log.csv")) < sent
+    finally:
+        hog.stop()
+    path = small_disk / "metric_log.csv"
+    wait_for(lambda: len(rows_of(path)) >= sent, 60, "every row, when there is room")
+    assert sorted(int(row[0]) for row in rows_of(path)) == list(range(sent))
+    assert broker.count("dead") == 0
+    ends = f"metric ended {len(metric.codes)} times"
+    figure(f"disk full {times} in {seconds * SOAK} s: {sent} rows, {ends}")

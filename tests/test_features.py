@@ -1,0 +1,76 @@
+import itertools
+import re
+import time
+
+import msgspec
+import pytest
+from conftest import load, wait_for
+from sklearn.datasets import load_diabetes
+
+features = load("features/features.py")
+
+
+@pytest.mark.parametrize("clock", [[5.0] * 1000, [9.0, 8.0, 7.0] * 300], ids=["still", "back"])
+def test_ids_increase_whatever_the_clock_does(clock):
+    ids = list(itertools.accumulate(clock, lambda last, now: features.next_id(now, last)))[1:]
+    assert all(earlier < later for earlier, later in itertools.pairwise(ids))
+
+
+def test_an_id_is_the_time_in_seconds_with_six_decimals():
+    last = 0.0
+    for _ in range(20_000):
+        before = time.time()
+        last = features.next_id(before, last)
+        assert abs(last - before) < 0.1
+        assert re.fullmatch(rb"\d{10}\.\d{6}", msgspec.json.encode(last))
+
+
+def test_the_same_seed_draws_the_same_rows_and_another_seed_others():
+    data, target = load_diabetes(return_X_y=True)
+
+    def draw(seed):
+        return [row[1:] for row in itertools.islice(features.rows(data, target, seed), 100)]
+
+    assert draw("1") == draw("1") != draw("2")
+    assert draw(None) != draw(None)
+
+
+def test_rows_are_drawn_from_all_442():
+    data, target = load_diabetes(return_X_y=True)
+    rows = itertools.islice(features.rows(data, target, "1"), 6000)
+    assert {tuple(row[1]) for row in rows} == {tuple(row) for row in data.tolist()}
+
+
+def test_each_row_goes_out_as_two_halves_under_one_id(any_broker, run):
+    service = run("features", any_broker, FEATURES_COUNT=450)
+    assert service.process.wait(60) == 0
+    known = [msgspec.json.decode(body) for _, body in any_broker.take("features")]
+    true = [msgspec.json.decode(body) for _, body in any_broker.take("y_true")]
+    assert [row["id"] for row in known] == [row["id"] for row in true]
+    assert len({row["id"] for row in known}) == 450
+    data, target = load_diabetes(return_X_y=True)
+    pairs = {(*x, y) for x, y in zip(data.tolist(), target.tolist(), strict=True)}
+    assert all((*x["body"], y["body"]) in pairs for x, y in zip(known, true, strict=True))
+
+
+def test_what_was_sent_is_logged_after_its_commit(any_broker, run):
+    service = run("features", any_broker, FEATURES_COUNT=450)
+    assert service.process.wait(60) == 0
+    logged = re.findall(r"\d{10}\.\d{6}", service.said())
+    assert logged == [str(msgspec.json.decode(body)["id"]) for _, body in any_broker.take("y_true")]
+
+
+def test_it_waits_between_two_rows(any_broker, run):
+    service = run("features", any_broker, FEATURES_COUNT=3, FEATURES_DELAY_SECONDS=1)
+    assert service.process.wait(60) == 0
+    first, second, third = (msgspec.json.decode(b)["id"] for _, b in any_broker.take("features"))
+    assert second - first >= 1 and third - second >= 1
+
+
+def test_it_ends_with_an_error_when_its_queue_is_deleted(any_broker, run):
+    service = run("features", any_broker, FEATURES_DELAY_SECONDS=0.2)
+    wait_for(lambda: "sent" in service.said(), 30, "the first row")
+    with any_broker.connect() as connection:
+        connection.channel().queue_delete("y_true")
+    assert service.process.wait(10) == 1
+    assert "no queue 'y_true'" in service.said()

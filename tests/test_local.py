@@ -1,0 +1,112 @@
+"""The system without Docker, in a clone of its own: up, a kill of each process, down."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import copy_project, free_port, lacking, rows_of, wait_for
+
+PROGRAMS = ["broker", "features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    if not Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists():
+        lacking("RabbitMQ: install the package rabbitmq-server")
+    clone = tmp_path_factory.mktemp("local") / "clone"
+    copy_project(clone)
+    ports = {n: str(free_port()) for n in ("AMQP_PORT", "MANAGEMENT_PORT", "API_PORT")}
+    environment = (
+        {k: v for k, v in os.environ.items() if k not in ("AMQP_URL", "LOGS_DIR")}
+        | ports
+        | {"MODE": "local", "FEATURES_DELAY_SECONDS": "0.5"}
+    )
+
+    def make(target: str) -> str:
+        done = subprocess.run(
+            ["make", target],
+            cwd=clone,
+            env=environment,
+            text=True,
+            timeout=900,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    make.clone, make.csv, make.ports = clone, clone / "logs/metric_log.csv", ports
+    yield make
+    make("down")
+
+
+def pids(local) -> dict[str, int]:
+    """Return the process of each program that supervisord keeps."""
+    control = [".venv/bin/supervisorctl", "-c", "scripts/supervisord.conf", "status"]
+    environment = os.environ | local.ports
+    said = subprocess.run(control, cwd=local.clone, env=environment, capture_output=True, text=True)
+    return {n: int(p) for n, p in re.findall(r"^(\w+) .* pid (\d+)", said.stdout, re.MULTILINE)}
+
+
+def test_make_up_comes_back_with_the_first_row_and_the_second_time_at_once(local, figure):
+    begin = time.monotonic()
+    assert re.search(r"id,y_true,y_pred,absolute_error\n\d{10}\.\d{6},\d+\.0,", local("up"))
+    first = time.monotonic() - begin
+    before, begin = pids(local), time.monotonic()
+    local("up")
+    second = time.monotonic() - begin
+    figure(f"make up without Docker: {first:.0f} s, again: {second:.0f} s")
+    assert second < first / 2
+    assert pids(local) == before and sorted(before) == sorted(PROGRAMS)
+
+
+def test_nothing_of_it_listens_to_the_outside(local):
+    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    for port in local.ports.values():
+        addresses = re.findall(rf"(\S+):{port}\b", listening)
+        assert addresses and set(addresses) <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
+
+
+def test_each_process_is_killed_once_and_comes_back_and_no_row_is_lost(local):
+    time.sleep(10)  # a broker that is killed sooner may lose the leader of a new queue
+    for program in PROGRAMS:
+        before = all_programs(local)
+        os.kill(before[program], signal.SIGKILL)
+        wait_for(lambda p=program, b=before: pids(local).get(p, b[p]) != b[p], 60, program)
+    all_programs(local)
+    seen = len(rows_of(local.csv))
+    wait_for(lambda: len(rows_of(local.csv)) > seen + 5, 120, "more rows")
+    check_nothing_lost(local)
+
+
+def all_programs(local) -> dict[str, int]:
+    """Wait until all run, and return their processes: without a broker nobody does for long."""
+    wait_for(lambda: len(pids(local)) == len(PROGRAMS), 120, "all programs")
+    return pids(local)
+
+
+def check_nothing_lost(local) -> None:
+    said = (local.clone / ".run/features.log").read_text()
+    sent = set(re.findall(r"\d{10}\.\d{6}", "".join(re.findall(r"sent .*\n", said))))
+    wait_for(lambda: sent <= {row[0] for row in rows_of(local.csv)}, 60, "every row that was sent")
+    ids = [row[0] for row in rows_of(local.csv)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_dead_letters_are_shown(local):
+    assert "0 dead letters" in local("dead")
+
+
+def test_down_leaves_no_process_and_up_again_goes_on_with_the_same_rows(local):
+    before = pids(local)
+    assert "Stopped" in local("down")
+    assert not [pid for pid in before.values() if Path(f"/proc/{pid}").exists()]
+    rows = local.csv.read_bytes()
+    local("up")
+    assert local.csv.read_bytes().startswith(rows) and len(local.csv.read_bytes()) > len(rows)
+    check_nothing_lost(local)
