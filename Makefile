@@ -29,7 +29,7 @@ test:  # style and tests, in an environment and with a broker of their own
 	@scripts/venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # they wait more than they compute
 
 soak: export SOAK = 1
 soak:  # the same with ten times the numbers

@@ -1,6 +1,7 @@
 """What the tests run on: real brokers, real processes, and a way to kill both."""
 
 import csv
+import functools
 import importlib.util
 import logging
 import os
@@ -25,19 +26,28 @@ IN_CI = os.environ.get("CI") == "true"
 SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: the same tests with ten times the numbers
 RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
 
-FIGURES = []
+# Files are dealt out to several processes; those that take minutes go first.
+LONG = ("containers", "retraining", "disk", "exactly_once", "jail", "worker", "pipeline", "swap")
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture
-def figure():
+def figure(record_property):
     """Return a function that keeps a line for the end of the test report."""
-    return FIGURES.append
+    return lambda line: record_property("figure", line)
 
 
 def pytest_terminal_summary(terminalreporter):
-    if FIGURES:
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    ended = [report for report in reports if getattr(report, "when", "") == "teardown"]
+    lines = [line for report in ended for name, line in report.user_properties if name == "figure"]
+    if lines:
         terminalreporter.section("figures")
-        for line in FIGURES:
+        for line in lines:
             terminalreporter.line(line)
 
 
@@ -248,6 +258,21 @@ def has_docker() -> bool:
     return bool(shutil.which("docker")) and not subprocess.call(
         ["docker", "info"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60
     )
+
+
+@functools.cache
+def python_image() -> str:
+    """Return what our images are built on: the official image, or its stand-in."""
+    if not has_docker():
+        lacking("a Docker engine")
+    official, standin = "python:3.11-slim", "monitoring-standin/python:3.11"
+    for image in (os.environ.get("PYTHON_IMAGE"), official, standin):
+        if image and docker("images", "-q", image):
+            return image
+    if not subprocess.call(["docker", "pull", "-q", official], stderr=subprocess.DEVNULL):
+        return official
+    subprocess.run([ROOT / "standin/build", "python"], check=True)
+    return standin
 
 
 def installed(folder: Path) -> Broker:

@@ -32,7 +32,7 @@ def prison(tmp_path_factory, installed_broker):
         small_api() as api,
         workers(folder, api, installed_broker) as start,
     ):
-        worker = start(MODEL_IMAGE=scorer, **LIMITS)
+        worker = start(MODEL_IMAGE=scorer, WORKER_NAME="jailer", **LIMITS)
         wait_for(worker.has_started, 30, "the worker")
         yield SimpleNamespace(api=api, broker=installed_broker, worker=worker)
 
@@ -79,7 +79,8 @@ def test_outputs_as_large_as_allowed_are_delivered_in_little_memory(prison, figu
 
 
 def test_the_engine_is_left_without_a_trace(prison):
-    assert not docker("ps", "-aq", "--filter", "label=monitoring.worker=one")
+    ours = ["--filter", "label=monitoring.worker=jailer"]
+    assert not docker("ps", "-aq", *ours) + docker("volume", "ls", "-q", *ours)
 
 
 def tar_with(name: str, content: bytes = b"x", **header) -> bytes:

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import datetime
 
 import numpy as np
 import pytest
 import requests
-from conftest import Service, docker, free_port, has_docker, installed, lacking, wait_for
+from conftest import Service, docker, free_port, installed, python_image, wait_for
 from samples import write_models
 from sklearn.datasets import load_diabetes
 
@@ -28,13 +29,12 @@ MODEL_IMAGE, TRAINER_IMAGE = "monitoring-test-model", "monitoring-test-trainer"
 @pytest.fixture(scope="module")
 def images():
     """Build the two images that jobs run in from what is on disk now."""
-    if not has_docker():
-        lacking("a Docker engine")
-    base = "monitoring-standin/python:3.11"
-    base = base if docker("images", "-q", base) else "python:3.11-slim"
+    base = ["--build-arg", f"PYTHON_IMAGE={python_image()}"]
     files = {MODEL_IMAGE: "model/Dockerfile", TRAINER_IMAGE: "retrain_worker/trainer.Dockerfile"}
     for image, file in files.items():
-        docker("build", "-q", "--build-arg", f"PYTHON_IMAGE={base}", "-t", image, "-f", file, ".")
+        docker("build", "-q", *base, "-t", image, "-f", file, ".")
+    yield
+    docker("rmi", *files)
 
 
 class Retraining:
@@ -62,6 +62,14 @@ class Retraining:
         log = self.folder / f"{name}-{len(self.processes)}.log"
         self.processes.append(Service(name, log, self.environment | settings, supervised))
         return self.processes[-1]
+
+    @contextmanager
+    def second_worker(self):
+        second = self.start("retrain_worker", WORKER_NAME="second")
+        try:
+            yield second
+        finally:
+            second.stop()
 
     def is_up(self) -> bool:
         try:
@@ -139,7 +147,8 @@ def other_table(tmp_path_factory):
 def served(system):
     """Let the model and a worker run."""
     model = system.start("model")
-    system.worker = system.start("retrain_worker", WORKER_NAME="first")
+    # One that is stopped for a minute is to wake up as the same process: a watchdog would end it.
+    system.worker = system.start("retrain_worker", WORKER_NAME="first", WATCHDOG_SECONDS="600")
     wait_for(lambda: "waiting for a job" in system.worker.said(), 60, "the worker")
     wait_for(lambda: "started" in model.said(), 60, "the model")
     return system
@@ -245,15 +254,15 @@ class TestPromises:
         id = served.upload(table, deploy="never", epochs=300)
         served.training(id)
         os.kill(served.worker.process.pid, signal.SIGSTOP)
-        second = served.start("retrain_worker", WORKER_NAME="second")
         try:
-            job = served.end_of(id)
+            with served.second_worker():
+                job = served.end_of(id)
         finally:
             os.kill(served.worker.process.pid, signal.SIGCONT)
         assert (job["state"], job["attempt"]) == ("succeeded", 2), job["reason"]
-        wait_for(lambda: "is over" in served.worker.said(), 60, "the refusal of the first")
+        over = f"job {id}, attempt 1 is over"
+        wait_for(lambda: over in served.worker.said(), 60, "the refusal of the first")
         assert served.job(id) == job
-        second.stop()
 
     def test_a_job_that_was_accepted_while_the_broker_was_down_runs_when_it_is_back(
         self, served, table
@@ -297,10 +306,9 @@ class TestPromises:
 
     def test_of_two_jobs_that_end_together_the_loser_is_compared_again(self, served, other_table):
         """The data are such that whatever has seen them beats what serves now."""
-        second = served.start("retrain_worker", WORKER_NAME="second")
-        jobs = [served.upload(other_table, epochs=20 + n) for n in range(2)]
-        ended = [served.end_of(id) for id in jobs]
-        second.stop()
+        with served.second_worker():
+            jobs = [served.upload(other_table, epochs=20 + n) for n in range(2)]
+            ended = [served.end_of(id) for id in jobs]
         assert [job["state"] for job in ended] == ["succeeded"] * 2
         one, two = sorted(ended, key=lambda job: job["version"])
         assert one["report"]["deployed"]

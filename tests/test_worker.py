@@ -8,9 +8,8 @@ import tarfile
 import time
 
 import pytest
-from conftest import ROOT, docker, load, wait_for
+from conftest import ROOT, docker, load, python_image, wait_for
 from worker_stage import (
-    PYTHON_IMAGE,
     left_of,
     scorer_image,
     send,
@@ -240,7 +239,7 @@ def test_what_is_left_of_an_attempt_that_is_over_is_removed_while_waiting(
     worker = start_worker(MODEL_IMAGE=scorer)
     wait_for(lambda: not left_of(job), 30, "the clean-up")
     wait_for(worker.has_started, 30, "the worker")
-    docker("create", *labels, PYTHON_IMAGE, "true")
+    docker("create", *labels, python_image(), "true")
     wait_for(lambda: not left_of(job), 30, "the clean-up")
 
 

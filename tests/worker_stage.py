@@ -8,6 +8,7 @@ program: so a test says in a line what happens inside, and no TensorFlow is need
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from conftest import ROOT, Service, docker, has_docker, lacking, load, wait_for
+from conftest import ROOT, Service, docker, has_docker, load, python_image, wait_for
 
 features = load("features/features.py")
 
-SECRET = "only the worker and the API know"
-PYTHON_IMAGE = os.environ.get("PYTHON_IMAGE", "monitoring-standin/python:3.11")
+SECRET = secrets.token_hex(16)  # another one in each process: they share an engine
 COLUMNS = 10
 
 TRAIN = """
@@ -228,10 +228,8 @@ class Worker(Service):
 @contextmanager
 def scorer_image(folder: Path) -> Iterator[str]:
     """Yield the name of an image with a score.py, as that of `model` has it."""
-    if not has_docker():
-        lacking("a Docker engine")
+    (folder / "Dockerfile").write_text(f"FROM {python_image()}\nCOPY score.py /app/\n")
     (folder / "score.py").write_text(SCORE)
-    (folder / "Dockerfile").write_text(f"FROM {PYTHON_IMAGE}\nCOPY score.py /app/\n")
     name = f"monitoring-test-scorer-{time.time_ns()}"
     docker("build", "-q", "-t", name, str(folder))
     try:
@@ -250,7 +248,8 @@ def workers(folder: Path, api: WorkerApi, broker) -> Iterator:
     def start(**settings) -> Worker:
         environment = {"AMQP_URL": broker.url, "API_URL": api.url, "WORKER_NAME": "one"}
         environment |= {"WORKER_SECRET_FILE": str(folder / "secret")}
-        environment |= {"TMPDIR": str(folder / "tmp"), "TRAINER_IMAGE": PYTHON_IMAGE}
+        environment |= {"TMPDIR": str(folder / "tmp")}
+        environment |= {"TRAINER_IMAGE": python_image()} if has_docker() else {}
         started.append(Worker(folder, environment, **settings))
         return started[-1]
 
