@@ -122,20 +122,15 @@ class Api:
         self.claim(id)
         return self.result(id, 1).json()["version"]
 
-    def of_the_process(self, name: str) -> str:
-        """Return a file in /proc about the process that serves."""
+    def pid(self) -> int:
+        """Return the process that serves, a child of gunicorn's first one."""
         pid = self.process.process.pid
-        child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
-        return Path(f"/proc/{child}/{name}").read_text()
-
-    def peak(self) -> float:
-        """Return the highest memory that the serving process took, in MB."""
-        lines = self.of_the_process("status").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
     def busy_seconds(self) -> float:
         """Return the processor time that the serving process took."""
-        user, system = self.of_the_process("stat").rsplit(")")[1].split()[11:13]
+        stat = Path(f"/proc/{self.pid()}/stat").read_text()
+        user, system = stat.rsplit(")")[1].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def stored(self) -> dict[str, int]:

@@ -97,6 +97,13 @@ def wait_for(true, seconds: float, what: str):
     pytest.fail(f"waited {seconds} s in vain for {what}")
 
 
+def peak_memory(pid: int) -> float:
+    """Return the most memory that a process ever had (VmHWM), in MB; 0 if it has ended."""
+    status = Path(f"/proc/{pid}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
@@ -401,11 +408,8 @@ class Service:
         return self.process.wait(30)
 
     def remember_peak(self) -> None:
-        """Keep the highest VmHWM seen, in MB."""
-        status = Path(f"/proc/{self.process.pid}/status")
-        lines = status.read_text().splitlines() if status.exists() else []
-        peak = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
-        self.peak = max([self.peak, *peak])
+        """Keep the highest memory seen in any life, in MB."""
+        self.peak = max(self.peak, peak_memory(self.process.pid))
 
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from api import KERAS, NO_BROKER, Api, at_once, csv_text
-from conftest import wait_for
+from conftest import peak_memory, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +371,7 @@ def test_an_upload_of_200_mb_takes_little_memory_and_time(own, tmp_path, figure)
             file.write(rows)
     begun = time.monotonic()
     said = curl(own, "-F", f"data=@{tmp_path}/big.csv")
-    seconds, busy, peak = time.monotonic() - begun, own.busy_seconds(), own.peak()
+    seconds, busy, peak = time.monotonic() - begun, own.busy_seconds(), peak_memory(own.pid())
     told = f"{seconds:.1f} s, {busy:.1f} s of them computing, peak memory {peak:.0f} MB"
     figure(f"upload of 200 MB into retrain_api: {told}")
     assert said["code"] == 202 and said["rows"] > 10**6

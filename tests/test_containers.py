@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pika
 import pytest
-from conftest import copy_project, docker, free_port, has_docker, lacking, rows_of, wait_for
+from api import csv_text
+from conftest import (
+    copy_project,
+    docker,
+    free_port,
+    has_docker,
+    lacking,
+    peak_memory,
+    rows_of,
+    wait_for,
+)
 
 SERVICES = ["features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
 ORDINARY_USER = 12345
@@ -71,9 +81,12 @@ class System:
 
     def signal(self, service: str, number: int) -> None:
         """Send a signal to all processes of a service, past Docker, as a crash would."""
-        for pid in docker("top", self.container(service), "-eo", "pid").split()[1:]:
+        for pid in self.pids(service):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), number)
+
+    def pids(self, service: str) -> list[str]:
+        return docker("top", self.container(service), "-eo", "pid").split()[1:]
 
     def health(self, service: str) -> str:
         return self.inspect(service)["State"]["Health"]["Status"]
@@ -162,6 +175,24 @@ def test_the_management_page_knows_the_queues(system):
     replicas = {name: queues.pop(name) for name in list(queues) if name.startswith("amq.gen")}
     assert list(replicas.values()) == ["classic"]  # of the one model, for news of versions
     assert queues == dict.fromkeys(names, "quorum") | {"errors": "stream"}
+
+
+def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, figure):
+    header, rows = csv_text(rows=20_000).split("\n", 1)
+    with (system.clone / "large.csv").open("w") as file:
+        file.write(header + "\n")
+        while file.tell() < 10**9:
+            file.write(rows)
+    url = f"http://localhost:{system.ports['API_PORT']}/jobs"
+    begin = time.monotonic()
+    answer = system.run("curl", "-sS", "-F", "deploy=never", "-F", f"data=@{file.name}", url)
+    seconds = time.monotonic() - begin
+    os.unlink(file.name)
+    job = json.loads(answer)
+    system.run("curl", "-sS", "-X", "DELETE", f"{url}/{job['id']}")
+    peak = sum(peak_memory(int(pid)) for pid in system.pids("retrain_api"))
+    figure(f"upload of 1 GB into the container of the API: {seconds:.0f} s, {peak:.0f} MB at most")
+    assert job["rows"] > 5 * 10**6 and peak < 150
 
 
 def test_dead_letters_are_shown_and_replayed_by_make(system):

@@ -2,14 +2,19 @@
 
 import io
 import json
+import os
+import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
-from conftest import ROOT, docker, load, python_image, wait_for
+from conftest import ROOT, docker, lacking, load, python_image, wait_for
 from worker_stage import (
+    OwnEngine,
     left_of,
     scorer_image,
     send,
@@ -198,6 +203,37 @@ def test_a_job_whose_outputs_went_with_the_engine_is_tried_again(begin, scorer):
     docker("kill", *containers_of(job, "holder"), *containers_of(job, "training"))
     wait_for_end(job)
     assert job.retry and job.reason == "The training was lost: its engine or worker was restarted."
+
+
+@pytest.fixture
+def own_engine(monkeypatch):
+    """An engine that all in this test talk to."""
+    if os.geteuid() or not shutil.which("dockerd"):
+        lacking("root and dockerd, to start a Docker engine beside the machine's")
+    image = python_image()
+    with tempfile.TemporaryDirectory() as folder:  # a short name: the path of a socket has a limit
+        engine = OwnEngine(Path(folder), image)
+        monkeypatch.setenv("DOCKER_HOST", engine.host)
+        yield engine
+        engine.end()
+
+
+def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs(
+    own_engine, worker_api, broker, begin, figure
+):
+    job, worker = begin(FOR_EVER, {})
+    worker.keep_alive()
+    own_engine.end()
+    wait_for(lambda: worker.codes, 60, "the worker to notice")
+    own_engine.start()
+    wait_for_end(job)
+    assert job.state == "failed" and job.retry
+    figure(f"engine restarted in the middle of a job: {job.reason}")
+    wait_for(lambda: not left_of(job), 30, "the clean-up")
+    following = worker_api.add("good(tflite=None)")
+    send(broker, following)
+    wait_for_end(following)
+    assert following.state == "succeeded"
 
 
 def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, start_worker):

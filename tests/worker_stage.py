@@ -225,6 +225,37 @@ class Worker(Service):
         return "waiting for a job" in self.said()
 
 
+class OwnEngine:
+    """A Docker engine beside the machine's, for tests that restart it; it has one image.
+
+    It sees a network of its own: on the machine's it would remove the other engine's bridge.
+    """
+
+    def __init__(self, folder: Path, image: str):
+        self.folder, self.host = folder, f"unix://{folder}/socket"
+        (folder / "daemon.json").write_text("{}")  # not the machine's settings
+        self.start()
+        copy = f"docker save {image} | docker --host {self.host} load"
+        subprocess.run(copy, shell=True, check=True, capture_output=True, timeout=300)
+
+    def start(self) -> None:
+        places = {"config-file": "daemon.json", "data-root": "data", "exec-root": "run"}
+        command = ["unshare", "--net", "dockerd", f"--host={self.host}", "--bridge=none"]
+        command += [f"--{name}={self.folder / place}" for name, place in places.items()]
+        command += [f"--pidfile={self.folder}/pid", "--iptables=false"]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_for(self.answers, 60, "an engine of our own")
+
+    def answers(self) -> bool:
+        info = ["docker", "--host", self.host, "info"]
+        return not subprocess.run(info, capture_output=True, timeout=60).returncode
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
 @contextmanager
 def scorer_image(folder: Path) -> Iterator[str]:
     """Yield the name of an image with a score.py, as that of `model` has it."""
