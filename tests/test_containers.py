@@ -190,7 +190,8 @@ def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, fig
     os.unlink(file.name)
     job = json.loads(answer)
     system.run("curl", "-sS", "-X", "DELETE", f"{url}/{job['id']}")
-    peak = sum(peak_memory(int(pid)) for pid in system.pids("retrain_api"))
+    # gunicorn's first process and the one that serves share most of their pages
+    peak = max(peak_memory(int(pid)) for pid in system.pids("retrain_api"))
     figure(f"upload of 1 GB into the container of the API: {seconds:.0f} s, {peak:.0f} MB at most")
     assert job["rows"] > 5 * 10**6 and peak < 150
 
