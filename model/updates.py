@@ -214,10 +214,19 @@ class Updates(threading.Thread):
         model = self.builtin
         self.cache.end(self.serving[1])  # or its trial would count what `version` does
         if version.version:
-            self.cache.begin(version)
+            self.begin(version)
             model = serving.load(self.cache.path(version))
         self.serving, self.since = (model, version), time.monotonic()
         log.info("version %d answers from now on", version.version)
+
+    def begin(self, version: Version) -> None:
+        """Count the trial; the good version is served again even where the disk is full."""
+        try:
+            self.cache.begin(version)
+        except OSError as error:
+            if version != self.cache.state.good:
+                raise
+            log.warning("version %d is served uncounted: %s", version.version, error)
 
     def settle(self) -> None:
         """Keep the version that answers for the next start, once it has done so for a while."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pika
@@ -59,7 +60,7 @@ def pytest_runtest_makereport(item, call):
         folder = item.funcargs.get("tmp_path")
         for log in sorted(folder.glob("*.log")) if folder else []:
             report.sections.append((log.name, "\n".join(log.read_text().splitlines()[-15:])))
-        for name in ("broker", "any_broker", "broker_to_kill"):
+        for name in ("broker", "any_broker"):
             if broker := item.funcargs.get(name):
                 report.sections.append(("queues", broker.state()))
     return report
@@ -102,6 +103,16 @@ def peak_memory(pid: int) -> float:
     status = Path(f"/proc/{pid}/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+@contextmanager
+def small_disk_at(folder: Path, size: str):
+    """Let `folder` be a file system of its own, of a `size` such as 40m."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        lacking("root, to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def free_port() -> int:
@@ -177,6 +188,23 @@ class Broker:
             while (got := channel.basic_get(queue, auto_ack=True))[0]:
                 taken.append((got[1].headers, got[2]))
         return taken
+
+    def stream(self, count: int = 10**9) -> list[bytes]:
+        """Return the first messages on `errors`, `count` of them or all that come within 5 s."""
+        got = []
+        with self.connect() as connection:
+            channel = connection.channel()
+            channel.basic_qos(prefetch_count=1000)
+            first = {"x-stream-offset": "first"}
+            for method, _, body in channel.consume("errors", arguments=first, inactivity_timeout=5):
+                if method is None:
+                    break
+                got.append(body)
+                channel.basic_ack(method.delivery_tag)
+                if len(got) == count:
+                    break
+            channel.cancel()
+        return got
 
     def delete_queues(self) -> None:
         with self.connect() as connection:
@@ -306,15 +334,6 @@ def installed_broker(tmp_path_factory):
 @pytest.fixture(scope="session")
 def rabbitmq4():
     broker = in_a_container()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture(params=["installed", "rabbitmq4"])
-def broker_to_kill(request, tmp_path_factory):
-    """A broker without a past, and not the one that other tests go on with: it is to be killed."""
-    folder = tmp_path_factory.mktemp("broker")
-    broker = installed(folder) if request.param == "installed" else in_a_container()
     yield broker
     broker.stop()
 

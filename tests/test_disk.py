@@ -1,25 +1,19 @@
 """A disk that fills up under `metric`, and stays full, or is full again and again."""
 
-import os
 import random
 import shutil
-import subprocess
 import threading
 import time
 
 import msgspec
 import pytest
-from conftest import SOAK, lacking, rows_of, wait_for
+from conftest import SOAK, rows_of, small_disk_at, wait_for
 
 
 @pytest.fixture
 def small_disk(logs):
-    """`logs` on a file system of 40 MB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", logs]
-    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        lacking("root, to mount a small disk")
-    yield logs
-    subprocess.run(["umount", "--lazy", logs], check=True)
+    with small_disk_at(logs, "40m"):
+        yield logs
 
 
 class Hog(threading.Thread):

@@ -67,6 +67,27 @@ def test_it_waits_between_two_rows(any_broker, run):
     assert second - first >= 1 and third - second >= 1
 
 
+def test_a_stop_before_the_last_row_is_no_success_and_the_last_row_is(any_broker, run):
+    service = run("features", any_broker, FEATURES_DELAY_SECONDS=0.1)
+    wait_for(lambda: "sent" in service.said(), 30, "the first row")
+    assert service.stop() == 130
+    assert run("features", any_broker, FEATURES_COUNT=1).process.wait(60) == 0
+
+
+def test_it_waits_while_nobody_takes_what_it_sends(broker, run):
+    """Without an end to it the broker would be full, and block those who could empty it."""
+    run("features", broker, FEATURES_COUNT=1).process.wait(60)
+    broker.send("y_true", [b"{}"] * features.QUEUED_AT_MOST)
+    service = run("features", broker)
+    wait_for(lambda: "waiting too" in service.said(), 60, "features to wait")
+    sent = service.said().count("sent")
+    time.sleep(2)
+    assert service.said().count("sent") == sent < 10
+    with broker.connect() as connection:
+        connection.channel().queue_purge("y_true")
+    wait_for(lambda: service.said().count("sent") > sent, 30, "more rows")
+
+
 def test_it_ends_with_an_error_when_its_queue_is_deleted(any_broker, run):
     service = run("features", any_broker, FEATURES_DELAY_SECONDS=0.2)
     wait_for(lambda: "sent" in service.said(), 30, "the first row")

@@ -6,12 +6,13 @@ import signal
 import sqlite3
 import subprocess
 import time
+from functools import partial
 
 import msgspec
 import pandas
 import pytest
 from bodies import ODD_IDS, bad_bodies
-from conftest import ROOT, SOAK, Broker, rows_of, wait_for
+from conftest import ROOT, SOAK, rows_of, wait_for
 from sklearn.datasets import load_diabetes
 
 ROW = load_diabetes(return_X_y=True)[0][0].tolist()
@@ -28,26 +29,6 @@ def started(service, times: int = 1):
 
 def ids_of(logs) -> list[str]:
     return [row[0] for row in rows_of(logs / "metric_log.csv")]
-
-
-def read_stream(broker: Broker, count: int) -> list[tuple]:
-    """Return the first `count` messages on `errors` as (headers, body)."""
-    got = []
-    with broker.connect() as connection:
-        channel = connection.channel()
-        channel.basic_qos(prefetch_count=100)
-        offset = {"x-stream-offset": "first"}
-        for method, properties, body in channel.consume(
-            "errors", arguments=offset, inactivity_timeout=10
-        ):
-            if method is None:
-                break
-            got.append((properties.headers, msgspec.json.decode(body)))
-            channel.basic_ack(method.delivery_tag)
-            if len(got) == count:
-                break
-        channel.cancel()
-    return got
 
 
 @pytest.mark.parametrize("queue", ["features", "y_true", "y_pred"])
@@ -88,7 +69,7 @@ def test_odd_ids_are_joined_and_the_csv_stays_one(any_broker, run, logs):
     frame = pandas.read_csv(logs / "metric_log.csv", dtype={"id": str}, keep_default_na=False)
     assert frame.id.tolist() == ids_of(logs) and frame.absolute_error.min() > 0
     assert any_broker.count("dead") == 0
-    errors = [body["id"] for _, body in read_stream(any_broker, len(ODD_IDS))]
+    errors = [msgspec.json.decode(body)["id"] for body in any_broker.stream(len(ODD_IDS))]
     assert sorted(map(repr, errors)) == sorted(map(repr, ODD_IDS))
     assert [service.stop() for service in services] == [0, 0]
 
@@ -107,8 +88,8 @@ def test_the_errors_stream_has_each_row_at_full_precision(any_broker, run, logs)
     started(run("metric", any_broker))
     any_broker.send("y_true", [half(1765912012.233366, 101.0)])
     any_broker.send("y_pred", [half(1765912012.233366, 116.94999)], {"model_version": 7})
-    [(_, error)] = read_stream(any_broker, 1)
-    assert error == {
+    [error] = any_broker.stream(1)
+    assert msgspec.json.decode(error) == {
         "id": 1765912012.233366,
         "y_true": 101.0,
         "y_pred": 116.94999,
@@ -116,6 +97,29 @@ def test_the_errors_stream_has_each_row_at_full_precision(any_broker, run, logs)
         "model_version": 7,
     }
     assert rows_of(logs / "metric_log.csv") == [["1765912012.233366", "101.0", "116.95", "15.95"]]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (2**40, 2**40),  # of another kind in AMQP, and in pika
+        (-1, -1),
+        ("challenger", "challenger"),
+        ("\x01" * 30_000, "\x01" * 255),
+        (None, None),
+        ({"a": 1}, None),
+        ([1], None),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_version_of_any_kind_stops_nothing(any_broker, run, logs, sent, kept):
+    metric = started(run("metric", any_broker))
+    any_broker.send("y_true", [half("a", 1.0)])
+    any_broker.send("y_pred", [half("a", 3.0)], {"model_version": sent})
+    wait_for(lambda: ids_of(logs) == ["a"], 30, "the row")
+    [error] = any_broker.stream(1)
+    assert msgspec.json.decode(error)["model_version"] == kept
+    assert metric.stop() == 0
 
 
 def test_late_halves_in_random_order_are_all_joined_in_little_memory(any_broker, run, logs, figure):
@@ -199,17 +203,15 @@ def test_files_that_are_deleted(any_broker, run, logs, gone, running):
 
 
 def test_a_broker_that_hangs_ends_the_services_and_they_come_back(broker, run, logs):
-    services = [
-        started(run(name, broker, supervised=True, WATCHDOG_SECONDS=8))
-        for name in ("model", "metric")
-    ]
-    sender = run(
-        "features", broker, supervised=True, WATCHDOG_SECONDS=8, FEATURES_DELAY_SECONDS=0.1
-    )
+    url = broker.url.replace("heartbeat=30", "heartbeat=6")
+    run = partial(run, supervised=True, WATCHDOG_SECONDS=8, AMQP_URL=url)
+    services = [started(run(name, broker)) for name in ("model", "metric")]
+    sender = run("features", broker, FEATURES_DELAY_SECONDS=0.1)
     wait_for(lambda: ids_of(logs), 30, "the first row")
     os.kill(broker.process.pid, signal.SIGSTOP)
     try:
-        wait_for(lambda: sender.codes, 30, "features to give up")
+        for service in (sender, *services):
+            wait_for(lambda s=service: s.codes, 60, f"{service.name} to give up")
         assert sender.codes[0] == 1 and "Timeout" in sender.said()
     finally:
         os.kill(broker.process.pid, signal.SIGCONT)

@@ -441,6 +441,19 @@ def test_after_a_restart_without_the_api_the_last_good_version_serves(broker, st
     answered(broker, 1)
 
 
+def test_a_full_disk_at_a_restart_takes_the_good_version_from_nobody(broker, start, api, tmp_path):
+    service = start()
+    deploy(api, broker, 1)
+    answered(broker, 1)
+    kept(service, 1)
+    service.stop()
+    api.stop()
+    (tmp_path / "cache/0/state.new").mkdir()  # now nothing can be noted, not even by root
+    service = start()
+    answered(broker, 1)
+    assert "served uncounted" in service.said()
+
+
 def test_version_0_is_kept_too(broker, start, api):
     service = start()
     for version in (1, 0):
