@@ -5,8 +5,10 @@
     IN/hold_out.npy        float32 (rows, columns + 1), the target last, one region after another
     IN/job.json            "regions": [{"file", "hold_out_rows"}], "target_mean" of the training
     IN/challenger.tflite   the trained model
+    IN/golden.json         some rows, and what the training says that the trained model predicts
     IN/champion.tflite     the version that serves; absent if that is version 0
-    OUT/scores.json        mean absolute errors of both, and of always saying `target_mean`
+    OUT/scores.json        mean absolute errors of both, and of always saying `target_mean`; and why
+                           `model` would refuse the challenger, if it would
 
 Code 0; or 2 and a sentence in OUT/reason.txt if the challenger cannot be served, or fails on a
 row. The champion's error is null if it takes other columns. Anything else is a crash of ours. It
@@ -92,15 +94,27 @@ def score(file: Path, job: Job, challenger, champion) -> dict:
     return shape | {"mae": mae(total, start), "regions": regions}
 
 
+def why_refused(challenger: Path, golden: Path, columns: int) -> str | None:
+    """Say why `model` would refuse the challenger; ValueError if it cannot be used at all."""
+    if columns != serving.STREAM_COLUMNS:  # nobody will offer it to `model`
+        return serving.try_out(challenger)
+    try:
+        return serving.try_out(challenger, golden)
+    except ValueError as reason:
+        serving.try_out(challenger)
+        return str(reason)
+
+
 def main() -> None:
     given, out = map(Path, sys.argv[1:])
     job = msgspec.json.decode((given / "job.json").read_bytes(), type=Job)
     served = given / "champion.tflite"
     champion = serving.load(served) if served.exists() else serving.builtin()
     try:
-        serving.try_out(given / "challenger.tflite")
+        columns = np.load(given / "hold_out.npy", mmap_mode="r").shape[1] - 1
+        refused = why_refused(given / "challenger.tflite", given / "golden.json", columns)
         challenger = serving.load(given / "challenger.tflite")
-        scores = score(given / "hold_out.npy", job, challenger, champion)
+        scores = score(given / "hold_out.npy", job, challenger, champion) | {"refused": refused}
     except ValueError as reason:
         (out / "reason.txt").write_text(f"{reason}\n")
         raise SystemExit(2) from None

@@ -13,11 +13,13 @@ while the machine sleeps: no worker can be blamed for a time in which the API wa
 import json
 import os
 import time
+from collections import Counter
 
 from retrain_api.database import Database
 
 LEASE_SECONDS = float(os.environ.get("LEASE_SECONDS", "60"))  # without a sign of life
 MOST_LOST = 3  # attempts
+MOST_LIVES = 10  # of a worker that goes on with one attempt: it may be the attempt that ends them
 
 
 class Missing(LookupError):
@@ -34,7 +36,7 @@ class Taken(Exception):
 
 class Attempts:
     def __init__(self, database: Database):
-        self.database, self.leases = database, {}
+        self.database, self.leases, self.lives = database, {}, Counter()
 
     def begin(self) -> None:
         """Give every attempt a fresh lease: it was the API that was away."""
@@ -79,11 +81,18 @@ class Attempts:
         return row
 
     def adopt(self, id: str, attempt: int, worker: str):
-        """Go on with an attempt of this worker; raise Taken if it is another's, or Over."""
+        """Go on with an attempt of this worker; raise Taken if it is another's, or Over.
+
+        Give it back if its worker has ended again and again.
+        """
         with self.database.transaction(write=False) as db:
             row = self.running(db, id, attempt)
         if row["worker"] != worker:
             raise Taken(f"attempt {attempt} of job {id} belongs to {row['worker']!r}: leave it")
+        self.lives[id, attempt] += 1
+        if self.lives[id, attempt] > MOST_LIVES:
+            self.give_back(id, attempt, f"its worker ended {MOST_LIVES} times in the middle of it")
+            raise Over(f"attempt {attempt} of job {id} is over: its worker ended too often")
         self.lease(id, attempt)
         return row
 

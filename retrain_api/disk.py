@@ -39,7 +39,7 @@ def check_room(folder: Path, more: int, reserve: int) -> None:
 class Spool(io.BufferedRandom):
     """A file without a name, for what is being sent: when its process dies, it is gone."""
 
-    def __init__(self, folder: Path, reserve: int, moving: Callable[[], None] | None):
+    def __init__(self, folder: Path, reserve: int, moving: Callable[[], None] | None = None):
         super().__init__(tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115  closed by who asked
         self.folder, self.reserve, self.moving, self.unchecked = folder, reserve, moving, 0
 

@@ -62,6 +62,7 @@ def scores(value) -> dict | None:
         return None
     read = known(value, ("inputs", "outputs"), count)
     read["mae"] = known(value.get("mae"), ("challenger", "champion", "mean"), number)
+    read["refused"] = text(value.get("refused"))
     regions = value.get("regions")
     if not isinstance(regions, list) or len(regions) > 1000:
         raise ValueError("scores.regions is to be a list")

@@ -6,7 +6,7 @@ The side of a row follows from a hash of its numbers and from nothing else: rows
 on the same side, whatever file they came in, and the same upload is always split the same way.
 Hashes fall into buckets, which are counted for each file while it is read; then `choose` takes
 buckets for the hold-out until each file has its share there, and `write` deals out the rows. All
-memory is for buckets and one chunk. Nothing is checked: `prepare` refuses what cannot be split.
+memory is for buckets and one chunk. No row is checked: `prepare` refuses what cannot be split.
 """
 
 import os
@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 from pandas.util import hash_array
+
+from retrain_api import disk
 
 SHARE = 0.2  # of each file's rows, to be held out
 BUCKETS = 2**16  # two rows that differ share one so rarely that it does not matter
@@ -74,6 +76,7 @@ def write(scratch: BinaryIO, columns: int, held_out: np.ndarray, rows: int, fold
         begin(train, size - rows, columns)
         begin(hold_out, rows, columns)
         while piece := scratch.read(max(1, CHUNK_CELLS // columns) * columns * FLOAT.itemsize):
+            disk.check_room(folder, len(piece), disk.KEEP_FREE_BYTES)
             chunk = np.frombuffer(piece, FLOAT).reshape(-1, columns)
             side = held_out[buckets(chunk)]
             hold_out.write(chunk[side].data)

@@ -80,7 +80,8 @@ def form() -> tuple:
     check_names()
     files = [(shown_name(file.filename), file.stream) for file in request.files.getlist("data")]
     sizes = [disk.size_of(file) for _, file in files]
-    disk.check_room(folder, 2 * sum(sizes), disk.KEEP_FREE_BYTES)  # for the arrays, at most
+    # The arrays take about as much; where they take more, that is seen while they are written.
+    disk.check_room(folder, 2 * sum(sizes), disk.KEEP_FREE_BYTES)
     names = [name for name, _ in files]
     if len(set(names)) < len(names):
         abort(400, "two data files have the same name; name each after its region")

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from retrain_api import broker
@@ -22,6 +23,7 @@ WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may t
 ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the container's healthcheck
 TURN_SECONDS = 1
 AWAY_SECONDS = 2  # pause after the broker was away
+TELL_SECONDS = 20  # a broker that takes no message for longer is away: a queue may have no leader
 AGAIN_SECONDS = 10  # between two looks at whether what was published has got lost
 
 log = logging.getLogger("retrain_api")
@@ -35,6 +37,7 @@ class Keeper(threading.Thread):
         self.nudged = None  # the version that was last told to `model`
         self.looked = time.monotonic()
         self.away_until = 0.0  # it was away; do not try before
+        self.teller, self.telling = ThreadPoolExecutor(1, "teller"), None
 
     def run(self) -> None:
         try:
@@ -66,9 +69,11 @@ class Keeper(threading.Thread):
             old, self.looked = self.store.queued(published=True), time.monotonic()
         if not (new or old or version != self.nudged):
             return
+        if not self.telling or self.telling.done():
+            self.telling = self.teller.submit(self.tell, new, old, version)
         try:
-            self.tell(new, old, version)
-        except broker.AWAY as error:
+            self.telling.result(TELL_SECONDS)
+        except broker.AWAY as error:  # among them the TimeoutError
             if not self.away_until:
                 log.warning("the broker is away (%r); jobs wait here", error)
             self.away_until = time.monotonic() + AWAY_SECONDS

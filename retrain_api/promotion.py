@@ -31,6 +31,8 @@ def why_unfit(scores: dict | None, columns: int, why_no_tflite: str | None) -> s
     takes, gives = scores["inputs"], scores["outputs"]
     if (columns, takes, gives) != (STREAM_COLUMNS, STREAM_COLUMNS, 1):
         return f"it takes {takes} columns and gives {gives}; the stream has {STREAM_COLUMNS} and 1"
+    if scores["refused"]:
+        return f"`model` would refuse it: {scores['refused']}"
     if scores["mae"]["challenger"] is None:
         return "it does not give a finite number for every row of the hold-out"
     return None

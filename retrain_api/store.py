@@ -64,6 +64,7 @@ class Store:
         with AT_ONCE:
             about = prepare(files, folder, settings["target"], settings["ignore"])
         if model:
+            disk.check_room(folder, disk.size_of(model[1]), disk.KEEP_FREE_BYTES)
             disk.copy(model[1], folder / model[0])
         job = {key: about[key] for key in ("columns", "target", "rows", "hold_out_rows")}
         job |= {"target_mean": about["target_mean"], "regions": about["regions"], "seed": SEED}

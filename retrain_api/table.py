@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from retrain_api import hold_out
+from retrain_api import disk, hold_out
 from retrain_api.cells import PLAIN, Refused, as_float32, floats, is_number, many, shown, why_not
 from retrain_api.dialect import Csv
 
@@ -161,14 +160,14 @@ def prepare(
 
     `files` are (shown name, seekable file). The arrays are float32 of the shape (rows, columns),
     columns in the order of the first file, the target last; hold_out.npy has one file's rows after
-    the other's. Raise Refused for what cannot be used, OSError for a full disk.
+    the other's. Raise Refused for what cannot be used, disk.Full before the disk is.
     """
     if not 0 < len(files) <= MOST_FILES:
         raise Refused(f"{len(files)} files; send at least one CSV and at most {MOST_FILES}")
     tables = [Table(name, file) for name, file in files]
     columns = choose_columns(tables, target, ignore)
     try:
-        with TemporaryFile(dir=folder) as scratch:
+        with disk.Spool(Path(folder), disk.KEEP_FREE_BYTES) as scratch:
             counts = read(tables, columns, scratch)
             return split(tables, columns, counts, scratch, Path(folder))
     except BaseException:
@@ -183,7 +182,7 @@ def read(tables: list[Table], columns: list[str], scratch: BinaryIO) -> list[np.
     for table in tables:
         counts.append(np.zeros(hold_out.BUCKETS, np.uint32))
         for rows in table.rows(columns):
-            scratch.write(rows.data)
+            scratch.write(rows.data.cast("B"))
             counts[-1] += hold_out.count(rows)
             targets |= {rows[:, -1].min(), rows[:, -1].max()}
             targets = {min(targets), max(targets)}

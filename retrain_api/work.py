@@ -7,7 +7,7 @@ from functools import partial
 from flask import Blueprint, Response, abort, current_app, request
 
 from retrain_api import disk, handed_in
-from retrain_api.attempts import LEASE_SECONDS, Taken
+from retrain_api.attempts import Taken
 
 ATTEMPT = "<int(max=999999999):attempt>"
 RESULT_FILES = ("model.keras", "model.tflite", "golden.json")
@@ -59,7 +59,7 @@ def adopt(id, attempt):
 def task(row) -> dict:
     sizes = {name: path.stat().st_size for name, path in store().inputs(row["id"]).items()}
     job = json.loads(row["job"])
-    return {"attempt": row["attempt"], "lease_seconds": LEASE_SECONDS, "job": job, "inputs": sizes}
+    return {"attempt": row["attempt"], "job": job, "inputs": sizes}
 
 
 @work.get(f"/{ATTEMPT}/inputs/<name>")

@@ -129,6 +129,11 @@ class Api:
     def wait_until_up(self) -> None:
         self.patiently("GET", "/models/current")
 
+    def is_up(self) -> bool:
+        with suppress(*AWAY):
+            return self.once("GET", "/models/current", TELL_TIMEOUT).ok
+        return False
+
     def claim(self, job: str) -> Claim | None:
         """Claim a job; return None if it is not to be had."""
         answer = self.once("POST", f"/worker/jobs/{job}/claim", json={"worker": WORKER_NAME})

@@ -21,7 +21,7 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from outputs import CHUNK, LOG_BYTES, File, only_file
-from step import TRAIN_MEMORY, TRAIN_OUTPUT_BYTES, Inputs, State, Step
+from step import TRAIN_MEMORY, TRAIN_OUTPUT_BYTES, TRAIN_TIMEOUT_SECONDS, Inputs, State, Step
 
 TRAINER_IMAGE = os.environ.get("TRAINER_IMAGE", "monitoring-trainer")
 MODEL_IMAGE = os.environ.get("MODEL_IMAGE", "monitoring-model")
@@ -30,9 +30,12 @@ TRAIN_GPUS = int(os.environ.get("TRAIN_GPUS", "0"))  # -1: all of them
 OUTPUT_FILES = 1024
 ENGINE_TIMEOUT = 30  # seconds for one answer of the engine
 NOBODY = "65534:65534"
+# A step ends even where its worker is gone for good; the worker itself is quicker, and says why.
+END = ["timeout", "-s", "KILL", str(TRAIN_TIMEOUT_SECONDS + 60)]
+HOLD = ["sleep", str(TRAIN_TIMEOUT_SECONDS + 24 * 3600)]  # until it is collected
 PROGRAMS = {
-    "training": (TRAINER_IMAGE, ["python", "/in/train.py", "/in", "/out"]),
-    "scoring": (MODEL_IMAGE, ["python", "/app/score.py", "/in", "/out"]),
+    "training": (TRAINER_IMAGE, [*END, "python", "/in/train.py", "/in", "/out"]),
+    "scoring": (MODEL_IMAGE, [*END, "python", "/app/score.py", "/in", "/out"]),
 }
 LABEL = "monitoring."  # job, attempt, worker, role, api
 OURS = {"label": [f"{LABEL}job", f"{LABEL}attempt"]}
@@ -43,7 +46,7 @@ def jail(labels: dict, cpus: float) -> dict:
     """Return how every container of a job is created: it reaches and keeps as little as can be."""
     written = f"size={TRAIN_OUTPUT_BYTES},nr_inodes=16384"
     threads = str(ceil(cpus))  # TensorFlow would start some for each cpu of the host
-    threads = dict.fromkeys(("OMP", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"), threads)
+    threads = dict.fromkeys(("OMP_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP"), threads)
     return {
         "labels": labels,
         "network_mode": "none",
@@ -145,7 +148,7 @@ class Engine:
         tmpfs = {"type": "tmpfs", "device": "tmpfs", "o": size + ",nosuid,nodev,noexec"}
         api.create_volume(f"{step.name}-in", labels=self.labels(step, step.role))
         api.create_volume(f"{step.name}-out", "local", tmpfs, self.labels(step, step.role))
-        self.create(step, "holder", image, ["sleep", "infinity"], "32m")
+        self.create(step, "holder", image, HOLD, "32m")
         api.put_archive(holder_of(step), "/in", tar(inputs))
         api.start(holder_of(step))
         gpus = [DeviceRequest(count=TRAIN_GPUS, capabilities=[["gpu"]])]

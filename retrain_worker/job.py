@@ -1,7 +1,7 @@
 """One attempt at one job, from its inputs to its result.
 
     train.npy, job.json, perhaps a model, train.py ──▶ [training] ──▶ model.keras, model.tflite, …
-    hold_out.npy, job.json, challenger, champion ──▶ [scoring] ──▶ scores.json
+    hold_out.npy, job.json, challenger, golden.json, champion ──▶ [scoring] ──▶ scores.json
     all of it ──▶ the API
 
 The hold-out never meets the training. Files go straight from the API to the step and back, so the
@@ -79,14 +79,15 @@ def attempt(place, api: Api, claim: Claim) -> None:
     files = {name: part(place, training, name) for name in ("model.keras", "model.tflite")}
     if files["model.keras"] is None:
         raise Unusable("model.keras is missing")
+    files["golden.json"] = content(golden)
     version = api.champion()
     while version is not None:
         scores = None
-        if challenger := files["model.tflite"]:
-            scores = score(place, api, claim, version, challenger.open, containers)
+        if files["model.tflite"]:
+            scores = score(place, api, claim, version, files, containers)
         report = {"scores": scores, "compared_with": version, "training": trained}
         report["containers"] = containers
-        parts = {"report": content(report), **files, "golden.json": content(golden)}
+        parts = {"report": content(report), **files}
         parts = {name: part for name, part in parts.items() if part}
         version = api.result(claim, partial(Multipart, parts, partial(api.beat, claim)))
 
@@ -117,20 +118,21 @@ def job_json(claim: Claim) -> Inputs:
     return {"job.json": content(claim.job).open}
 
 
-def scoring_inputs(api: Api, claim: Claim, version: int, challenger: Callable) -> Inputs:
-    inputs = {"hold_out.npy": partial(api.input, claim, "hold_out.npy")}
-    inputs |= {"challenger.tflite": challenger, **job_json(claim)}
+def scoring_inputs(api: Api, claim: Claim, version: int, files: dict[str, Part]) -> Inputs:
+    inputs = {"hold_out.npy": partial(api.input, claim, "hold_out.npy"), **job_json(claim)}
+    inputs |= {"challenger.tflite": files["model.tflite"].open}
+    inputs |= {"golden.json": files["golden.json"].open}
     if version:  # version 0 is built into the scoring itself
         inputs["champion.tflite"] = partial(api.champion_file, claim, version)
     return inputs
 
 
 def score(
-    place, api: Api, claim: Claim, version: int, challenger: Callable, containers: dict
+    place, api: Api, claim: Claim, version: int, files: dict[str, Part], containers: dict
 ) -> Scores:
     """Return how challenger, champion and the mean do on the hold-out; note the container."""
     step = Step(claim.id, claim.attempt, "scoring", version)
-    inputs = scoring_inputs(api, claim, version, challenger)
+    inputs = scoring_inputs(api, claim, version, files)
     containers["scoring"] = launch(place, step, inputs)
     api.progress(claim, {"containers": containers})
     state = wait(place, step, partial(api.beat, claim))

@@ -73,6 +73,7 @@ class Scores(msgspec.Struct):
     outputs: Count
     mae: Errors
     regions: Annotated[list[Region], msgspec.Meta(max_length=1000)]
+    refused: Text | None = None  # why `model` would not take it
 
 
 class Progress(msgspec.Struct, omit_defaults=True):

@@ -136,7 +136,7 @@ def next_job(place, api: Api) -> Claim:
     api.wait_until_up()  # not with a message in hand, which would count as a try
     with connect("retrain_worker") as connection:
         channels = connection.channel(), connection.channel()
-        return take(*channels, api.claim, lambda: sweep(place, api))
+        return take(*channels, api.claim, lambda: sweep(place, api) if api.is_up() else None)
 
 
 def stop(number, frame) -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 from pathlib import Path
 
+import pika
 import requests
 from conftest import Service, free_port, wait_for
 
@@ -141,6 +142,30 @@ class Api:
             for path in self.data.rglob("*")
             if not path.name.endswith(passing)
         }
+
+
+def retrain(url: str, table: Path, **fields) -> dict:
+    """Have a network trained by whatever API is at `url`; return the job when it has ended."""
+    with requests.Session() as session, table.open("rb") as file:
+        session.trust_env = False
+        answer = session.post(f"{url}/jobs", data=fields, files={"data": file}, timeout=60)
+        assert answer.status_code == 202, answer.text
+
+        def job():
+            job = session.get(f"{url}/jobs/{answer.json()['id']}", timeout=60).json()
+            return job["state"] not in ("queued", "running") and job
+
+        return wait_for(job, 300, "the end of the job")
+
+
+def next_version(amqp_url: str) -> int:
+    """Return the version that predicted the next row on `errors`."""
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=1)
+        _, _, body = next(channel.consume("errors", arguments={"x-stream-offset": "next"}))
+        channel.cancel()
+    return json.loads(body)["model_version"]
 
 
 def at_once(count: int, call) -> list:

@@ -1,18 +1,24 @@
 """What the retraining API promises to those who send data and ask for models."""
 
+import importlib
 import io
 import json
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from api import KERAS, NO_BROKER, Api, at_once, csv_text
-from conftest import peak_memory, wait_for
+from conftest import ROOT, peak_memory, small_disk_at, wait_for
+
+sys.path.insert(0, str(ROOT))
+retrain_api = importlib.import_module("retrain_api")
+keeper = importlib.import_module("retrain_api.keeper")
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +153,6 @@ def test_health_tells_of_the_broker(api, tmp_path, broker):
         assert well.get("/healthz").json()["disk_free_bytes"] > 0
 
 
-def free_bytes(folder) -> int:
-    return shutil.disk_usage(folder).free
-
-
 def test_what_cannot_fit_is_refused_before_it_is_sent(tmp_path):
     with Api(tmp_path, KEEP_FREE_BYTES=10**18) as api:
         before = api.stored()
@@ -159,14 +161,29 @@ def test_what_cannot_fit_is_refused_before_it_is_sent(tmp_path):
         assert api.stored() == before
 
 
-def test_an_upload_of_unknown_length_stops_before_the_disk_is_full(tmp_path):
+@pytest.fixture
+def tight(tmp_path):
+    """An API on a disk of 40 MB, of which it keeps 10 free."""
+    (tmp_path / "small").mkdir()
+    with (
+        small_disk_at(tmp_path / "small", "40m") as folder,
+        Api(folder, KEEP_FREE_BYTES=10 * 10**6) as api,
+    ):
+        yield api
+
+
+@pytest.mark.parametrize(
+    "text",
+    [csv_text(rows=500) * 1000, "a,b,y\n0,1,0\n" + "0,1,1\n" * 1_100_000],
+    ids=["the file is too large", "short cells, of which the arrays are twice as large"],
+)
+def test_an_upload_of_unknown_length_stops_before_the_disk_is_full(tight, tmp_path, text):
     big = tmp_path / "big.csv"
-    big.write_text(csv_text(rows=500) * 2000)
-    with Api(tmp_path, KEEP_FREE_BYTES=free_bytes(tmp_path) - 20 * 10**6) as api:
-        before = api.stored()
-        said = curl(api, "-H", "Transfer-Encoding: chunked", "-F", f"data=@{big}")
-        assert said["code"] == 507 and "kept back" in said["error"]
-        assert api.stored() == before
+    big.write_text(text)
+    before = tight.stored()
+    said = curl(tight, "-H", "Transfer-Encoding: chunked", "-F", f"data=@{big}")
+    assert said["code"] == 507 and "kept back" in said["error"]
+    assert tight.stored() == before and tight.upload().status_code == 202
 
 
 def curl(api, *arguments) -> dict:
@@ -275,6 +292,31 @@ def test_a_job_that_the_broker_lost_is_published_again_and_no_other(with_broker,
     time.sleep(12)
     assert len(broker.take("retrain_jobs")) == 1  # still there: it was not published again
     wait_for(lambda: broker.count("retrain_jobs") == 1, 15, "the job again")
+
+
+def test_a_broker_that_confirms_nothing_is_away_and_stops_no_other_work(tmp_path, monkeypatch):
+    """As one does whose queue has no leader: the connection lives, and publishing never returns."""
+    monkeypatch.setattr(keeper, "TELL_SECONDS", 0.2)
+    monkeypatch.setattr(keeper, "AWAY_SECONDS", 0)
+    leader, told = threading.Event(), []
+
+    @contextmanager
+    def connect(name):
+        leader.wait(30)
+        told.append(name)
+        raise ConnectionError("enough")
+        yield
+
+    monkeypatch.setattr(keeper.broker, "connect", connect)
+    works = retrain_api.parts(tmp_path)["keeper"]
+    works.nudged = -1  # there is something to tell
+    for _ in range(3):
+        begin = time.monotonic()
+        works.publish()
+        assert time.monotonic() - begin < 5 and not told
+    leader.set()
+    wait_for(lambda: told, 5, "the first attempt to go on")
+    assert told == ["retrain_api"]
 
 
 def test_a_restart_keeps_jobs_versions_and_what_serves(own):

@@ -36,7 +36,7 @@ def scores(**mae) -> dict:
 def test_the_whole_life_of_a_job(api):
     id = api.new_job(epochs=3)
     claim = api.claim(id).json()
-    assert (claim["attempt"], claim["lease_seconds"]) == (1, 60)
+    assert claim["attempt"] == 1
     assert claim["job"]["id"] == id and claim["job"]["epochs"] == 3
     for name, size in claim["inputs"].items():
         content = api.work("GET", f"{id}/1/inputs/{name}").content
@@ -218,6 +218,14 @@ def test_a_worker_adopts_what_is_its_own(hasty):
     assert adopt(1, "mine").status_code == 409
 
 
+def test_an_attempt_in_which_its_worker_ends_again_and_again_is_given_up(api):
+    id = api.new_job()
+    api.claim(id, "mine")
+    adopt = [api.work("POST", f"{id}/1/adopt", json={"worker": "mine"}) for _ in range(11)]
+    assert [answer.status_code for answer in adopt] == [200] * 10 + [409]
+    assert (job := api.job(id))["state"] == "queued" and "ended 10 times" in job["reason"]
+
+
 def test_an_api_that_was_away_blames_no_worker(hasty):
     id = hasty.new_job()
     hasty.claim(id)
@@ -240,6 +248,7 @@ def test_an_api_that_was_away_blames_no_worker(hasty):
         ("always", {"scores": report()["scores"] | {"outputs": 2}}, False, "gives 2"),
         ("always", {"scores": report()["scores"] | {"inputs": 9}}, False, "takes 9"),
         ("always", {"scores": scores(challenger=None)}, False, "finite"),
+        ("always", {"scores": report()["scores"] | {"refused": "rows mix"}}, False, "rows mix"),
         ("always", {"scores": None}, False, "not scored"),
         ("never", {}, False, "never"),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pika
 import pytest
-from api import csv_text
+from api import csv_text, next_version, retrain
 from conftest import (
     copy_project,
     docker,
@@ -194,6 +194,19 @@ def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, fig
     peak = max(peak_memory(int(pid)) for pid in system.pids("retrain_api"))
     figure(f"upload of 1 GB into the container of the API: {seconds:.0f} s, {peak:.0f} MB at most")
     assert job["rows"] > 5 * 10**6 and peak < 150
+
+
+def test_what_the_readme_says_of_retraining(system, figure):
+    system.run("make", "sample")
+    begin = time.monotonic()
+    url = f"http://localhost:{system.ports['API_PORT']}"
+    job = retrain(url, system.clone / "sample/diabetes.csv", deploy="always")
+    assert job["state"] == "succeeded" and job["report"]["deployed"], job["reason"]
+    amqp = f"amqp://guest:guest@127.0.0.1:{system.ports['AMQP_PORT']}/%2F"
+    wait_for(lambda: next_version(amqp) == job["version"], 60, "rows of the new version")
+    figure(f"in containers: {time.monotonic() - begin:.0f} s from the upload to its rows")
+    current = json.loads(system.run("curl", "-sS", f"{url}/models/current"))
+    assert [said["serves"] for said in current["replicas"].values()] == [job["version"]]
 
 
 def test_dead_letters_are_shown_and_replayed_by_make(system):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from api import next_version, retrain
 from conftest import copy_project, free_port, lacking, rows_of, wait_for
 
 PROGRAMS = ["broker", "features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
@@ -96,6 +97,17 @@ def check_nothing_lost(local) -> None:
     wait_for(lambda: sent <= {row[0] for row in rows_of(local.csv)}, 60, "every row that was sent")
     ids = [row[0] for row in rows_of(local.csv)]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_job_is_trained_scored_and_served(local, figure):
+    local("sample")
+    begin = time.monotonic()
+    url = f"http://localhost:{local.ports['API_PORT']}"
+    job = retrain(url, local.clone / "sample/diabetes.csv", deploy="always")
+    assert job["state"] == "succeeded" and job["report"]["deployed"], job["reason"]
+    amqp = f"amqp://guest:guest@127.0.0.1:{local.ports['AMQP_PORT']}/%2F"
+    wait_for(lambda: next_version(amqp) == job["version"], 60, "rows of the new version")
+    figure(f"without Docker: {time.monotonic() - begin:.0f} s from the upload to its rows")
 
 
 def test_dead_letters_are_shown(local):

@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from sklearn.datasets import load_diabetes
 data, target = load_diabetes(return_X_y=True)
 ROWS = data[:20].tolist()
 COLUMNS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
+ARRAYS = "hold_out", "train"
 MODEL_IMAGE, TRAINER_IMAGE = "monitoring-test-model", "monitoring-test-trainer"
 
 
@@ -76,6 +79,10 @@ class Retraining:
             return requests.get(f"{self.url}/jobs", timeout=5).ok
         except requests.ConnectionError:
             return False
+
+    def kill_api(self) -> None:
+        assert self.api.kill()
+        wait_for(self.is_up, 60, "the next life of the API")
 
     def get(self, path: str) -> dict:
         return requests.get(self.url + path, timeout=30).json()
@@ -238,6 +245,17 @@ class TestPromises:
         assert (job["state"], job["attempt"]) == ("succeeded", 1), job["reason"]
         assert job["report"]["containers"]["training"] == container
 
+    def test_an_api_that_is_killed_after_its_202_and_in_the_training_ends_the_job_once(
+        self, served, table
+    ):
+        id = served.upload(table, deploy="never", epochs=300)
+        served.kill_api()
+        container = served.training(id)
+        served.kill_api()
+        job = served.end_of(id)
+        assert (job["state"], job["attempt"]) == ("succeeded", 1), job["reason"]
+        assert job["report"]["containers"]["training"] == container
+
     def test_a_training_that_ends_while_its_worker_is_dead_is_collected(self, served, table):
         id = served.upload(table, deploy="never", epochs=20)
         container = served.training(id)
@@ -279,8 +297,8 @@ class TestPromises:
         holders = docker("ps", "-q", "--filter", f"label=monitoring.job={id}").split()
         docker("kill", *holders)
         job = served.end_of(id)
-        assert (job["state"], job["attempt"]) == ("succeeded", 2) or job["reason"]
-        assert job["report"] is None or job["report"]["containers"]["training"] != container
+        assert (job["state"], job["attempt"]) == ("succeeded", 2), job["reason"]
+        assert job["report"]["containers"]["training"] != container
 
     def test_make_down_in_the_middle_puts_the_job_back(self, served, table):
         id = served.upload(table, deploy="never", epochs=300)
@@ -348,14 +366,38 @@ def model_files(tmp_path_factory):
     }.items(),
 )
 def test_a_model_that_harms_or_does_not_fit_ends_its_job_and_nothing_else(
-    served, table, model_files, name, expected
+    served, table, model_files, name, expected, figure
 ):
     before = served.get("/models/current")["version"], served.worker.process.pid
     job = served.end_of(served.upload(table, model_files / name, epochs=5))
-    print(name, job["containers"], job["reason"])
+    figure(f"{name} in container {job['containers']['training']:.12}: {job['reason'][:100]}")
     assert job["state"] == "failed" and expected in job["reason"]
     assert job["containers"]["training"]  # it came as far as that
     assert (served.get("/models/current")["version"], served.worker.process.pid) == before
+
+
+def test_a_model_whose_file_climbs_out_when_it_is_unpacked_does_not(
+    served, table, model_files, figure
+):
+    """Keras reads what it knows in there, and nothing else."""
+    job = served.end_of(served.upload(table, model_files / "climbing.keras", epochs=5))
+    figure(f"climbing.keras in container {job['containers']['training']:.12}: {job['state']}")
+    assert job["state"] == "succeeded", job["reason"]
+    places = [served.folder, Path(tempfile.gettempdir()), Path.cwd(), Path.cwd().parent]
+    assert not [place for place in places if (place / "climbed").exists()]
+
+
+def test_no_row_of_the_hold_out_goes_into_the_training(served, table):
+    id = served.upload(table, deploy="never", epochs=300)
+    served.training(id)
+    command = ["docker", "cp", f"monitoring-{id}-1-training-0-holder:/in", "-"]
+    went_in = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    hold_out, train = (np.load(served.folder / f"data/jobs/{id}/{n}.npy") for n in ARRAYS)
+    assert (len(hold_out), len(hold_out) + len(train)) == (served.job(id)["hold_out_rows"], 442)
+    assert train[0].tobytes() in went_in
+    assert not [row for row in hold_out if row.tobytes() in went_in]
+    requests.delete(f"{served.url}/jobs/{id}", timeout=10)
+    served.end_of(id)
 
 
 def test_a_network_that_cannot_be_served_is_kept_and_says_so(served, table, model_files):

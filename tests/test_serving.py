@@ -204,6 +204,9 @@ def given(tmp_path):
         for name in filter(files.get, files):
             content = (networks() / f"{files[name]}.tflite").read_bytes()
             (tmp_path / f"in/{name}.tflite").write_bytes(content)
+        golden = networks() / f"{challenger}.json"
+        golden = golden if golden.exists() else networks() / "first.json"
+        (tmp_path / "in/golden.json").write_bytes(golden.read_bytes())
         regions = [("kostroma.csv", len(rows) // 3), ("moscow.csv", len(rows) - len(rows) // 3)]
         regions = [{"file": file, "hold_out_rows": count} for file, count in regions]
         job = {"id": "x", "target_mean": 150.0, "regions": regions, "columns": ["a"]}
@@ -251,7 +254,7 @@ def test_challenger_champion_and_mean_are_scored_on_the_same_rows_region_by_regi
         for name, predictions in by.items():
             expected = np.abs(predictions - target)[where].mean()
             assert part[name] == pytest.approx(expected, rel=1e-5)
-    assert (said["inputs"], said["outputs"]) == (10, 1)
+    assert (said["inputs"], said["outputs"], said["refused"]) == (10, 1, None)
     assert [region["rows"] for region in said["regions"]] == [147, 295]
 
 
@@ -259,6 +262,15 @@ def test_without_a_champion_it_is_version_0(given):
     linear = LinearRegression().fit(ROWS, target).predict(ROWS)
     expected = np.abs(linear - target).mean()
     assert scores(given("first"))["mae"]["champion"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_model_would_refuse_is_scored_and_it_is_said_why(given):
+    said = scores(given("neighbours"))
+    assert "whose rows change each other's answers" in said["refused"]
+    folder = given("first")
+    (folder / "in/golden.json").write_bytes((networks() / "second.json").read_bytes())
+    said = scores(folder)
+    assert "not the network that was trained" in said["refused"] and said["mae"]["challenger"] > 0
 
 
 @pytest.mark.parametrize("champion", [None, "first"])

@@ -236,6 +236,16 @@ def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs
     assert following.state == "succeeded"
 
 
+def test_the_full_clean_up_removes_what_a_killed_worker_left(own_engine):
+    labels = ["--label", "monitoring.job=orphan", "--label", "monitoring.attempt=1"]
+    docker("volume", "create", *labels, "orphan")
+    docker("run", "-d", *labels, "-v", "orphan:/in", python_image(), "sleep", "600")
+    docker("volume", "create", "somebody-elses")
+    subprocess.run([ROOT / "scripts/docker", "remove_jobs"], check=True, timeout=60)
+    assert not docker("ps", "-aq")
+    assert docker("volume", "ls", "-q") == "somebody-elses"
+
+
 def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, start_worker):
     job, worker = begin(FOR_EVER, {"TRAIN_IN": "process"})
     worker.kill()

@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def task(self, job) -> None:
         sizes = {name: len(content) for name, content in job.inputs.items()}
-        task = {"attempt": job.attempt, "lease_seconds": 60, "job": job.json, "inputs": sizes}
+        task = {"attempt": job.attempt, "job": job.json, "inputs": sizes}
         self.answer(200, task)
 
     def adopt(self, job, body) -> None:
