@@ -29,6 +29,7 @@ from retrain_api.database import Database
 from retrain_api.jobs import jobs
 from retrain_api.keeper import Keeper
 from retrain_api.models import Replicas, models
+from retrain_api.openapi import DESCRIPTION
 from retrain_api.store import Store
 from retrain_api.table import Refused
 from retrain_api.upload import Upload, drain_after
@@ -43,7 +44,7 @@ UPLOADS = ("jobs.create", "work.result")
 CALLS = (
     "POST /jobs, GET /jobs, GET /jobs/ID, GET /jobs/ID/log, DELETE /jobs/ID, GET /models,"
     " GET /models/current, GET /models/VERSION, GET /models/VERSION/model.keras,"
-    " POST /models/VERSION/deploy, DELETE /models/VERSION, GET /healthz"
+    " POST /models/VERSION/deploy, DELETE /models/VERSION, GET /healthz, GET /openapi.json"
 )
 SENTENCES = {
     404: "there is nothing at {path}; there are: {calls}",
@@ -84,6 +85,7 @@ def create_app(config: dict | None = None) -> Flask:
     for blueprint in (jobs, models, work):
         app.register_blueprint(blueprint)
     app.add_url_rule("/healthz", view_func=healthz)
+    app.add_url_rule("/openapi.json", "openapi", lambda: DESCRIPTION)
     answer_errors(app)
     return app
 

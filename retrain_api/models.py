@@ -105,8 +105,10 @@ def serving(value) -> dict:
     if said["serves"] is None:
         raise ValueError("serves is to be the number of a version")
     refused = value.get("refused")
-    said["refused"] = refused and (
-        handed_in.known(refused, ("version",), handed_in.count)
-        | handed_in.known(refused, ("reason",), handed_in.text)
-    )
-    return said
+    if refused is not None:
+        refused = handed_in.known(refused, ("version",), handed_in.count) | handed_in.known(
+            refused, ("reason",), handed_in.text
+        )
+        if None in refused.values():
+            raise ValueError("refused is to have the number of a version, and a reason")
+    return said | {"refused": refused}
