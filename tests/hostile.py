@@ -34,6 +34,10 @@ TIME_AND_MEMORY = {
         "while True: time.sleep(1)",
         LATE,
     ),
+    "stopping the deadline that is process 1": (
+        "import ctypes\nctypes.CDLL(None).ptrace(16, 1, 0, 0)\nwhile True: time.sleep(1)",
+        LATE,  # the worker has one, too
+    ),
     "a fork bomb": (  # whichever limit it meets first
         "while True:\n    try: os.fork()\n    except OSError: pass",
         f"{LATE}|{MEMORY}",
@@ -180,13 +184,12 @@ WAYS_OUT = {
         "tell(['/proc/1/environ'])",  # that is itself
         NOTHING,
     ),
-    "ending or tracing process 1": (
+    "ending process 1": (
         TRY + "child = os.fork()\n"
         "if child == 0:\n"
         "    os.kill(1, 9)\n"
         "    os._exit(0)\n"
         "time.sleep(1)\n"
-        "attempt('trace', lambda: libc.ptrace(16, 1, 0, 0))\n"
         "attempt('load a module', lambda: libc.syscall(313, 0, b'', 0))\n"
         "attempt('reboot', lambda: libc.syscall(169, 0xfee1dead, 672274793, 0x1234567, 0))\n"
         "attempt('keyctl', lambda: libc.syscall(250, 0, -3, 1))\n"
