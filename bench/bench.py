@@ -1,0 +1,53 @@
+"""Measure what the system promises of its speed; print one line a figure, and write a page.
+
+    name<TAB>value<TAB>target<TAB>ok, or short        on stdout
+    bench/results.md                                  the same with the machine's facts
+
+Each figure is a ratio to something that is measured in the same run, so it holds on other machines.
+
+    make bench                             # all, in under ten minutes
+    python bench/bench.py stream files     # some
+"""
+
+import importlib
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # the stage of the tests: brokers, services, an API
+
+PARTS = ("stream", "files", "network", "jobs")
+PAGE = ROOT / "bench/results.md"
+BEGIN, END = "<!-- measured -->", "<!-- until here -->"
+
+
+def machine() -> str:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(": ")[1] if names else processor
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    python = f"Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({processor}), {memory:.0f} GiB, {platform.system()}, {python}"
+
+
+def main() -> None:
+    chosen, measured = sys.argv[1:] or PARTS, []
+    for part in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            for figure in importlib.import_module(part).figures(Path(folder)):
+                measured.append(figure)
+                print(figure.line(), flush=True)
+    if tuple(chosen) == PARTS:
+        write(measured)
+
+
+def write(measured: list) -> None: ...
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What grows, and may cost nothing: a redraw and a start beside ten million rows.
+
+python bench/files.py redraw CSV    # its own process, for its memory: seconds, and VmHWM in MB
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+from conftest import ROOT, InstalledBroker, Service, load, peak_memory, wait_for
+from figure import Figure, at_most
+
+FEW, MANY, FINISHED = 1000, 10_000_000, 1_000_000
+REDRAWS, STARTS = 15, 5
+NEW = 10  # rows, between two pictures
+HEADER = b"id,y_true,y_pred,absolute_error\n"
+
+
+def record(number: int) -> str:
+    return f"{1765912012 + number / 100:.6f},101.0,{number % 300}.25,{number % 200}.75\n"
+
+
+def write(csv: Path, rows: int) -> None:
+    with csv.open("wb") as file:
+        file.write(HEADER)
+        for first in range(0, rows, 100_000):
+            last = min(rows, first + 100_000)
+            file.write("".join(map(record, range(first, last))).encode())
+
+
+def redraw(csv: Path) -> None:
+    os.environ["LOGS_DIR"] = str(csv.parent)
+    plot, took = load("plot/plot.py"), []
+    counts = plot.Counts()
+    with csv.open("rb", buffering=0) as file, csv.open("ab") as more:
+        plot.follow(file, counts)
+        for _ in range(REDRAWS):
+            more.write("".join(map(record, range(NEW))).encode())
+            more.flush()
+            begin = time.perf_counter()
+            assert plot.follow(file, counts) and plot.save(plot.picture(counts))
+            took.append(time.perf_counter() - begin)
+    print(statistics.median(took), peak_memory(os.getpid()))
+
+
+def redraw_of(csv: Path) -> tuple[float, float]:
+    command = [sys.executable, __file__, "redraw", csv]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}/tests"}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    seconds, memory = map(float, said.stdout.split())
+    return seconds, memory
+
+
+def plot_figures(few: Path, many: Path):
+    (short, _), (long, memory) = map(redraw_of, (few, many))
+    note = f"{1000 * long:.0f} ms at {MANY:,} rows, {1000 * short:.0f} ms at {FEW:,}"
+    yield Figure("redraw, many rows / few", long / short, at_most(1.2), note)
+    yield Figure("redraw, VmHWM in MB", memory, at_most(150))
+
+
+def keep_finished(folder: Path, rows: int, finished: int) -> None:
+    """Make the database of `metric` as it is when the last of `rows` ids are still kept."""
+    store = load("metric/store.py")
+    csv = folder / "metric_log.csv"
+    whole = csv.rename(folder / "whole.csv")
+    with closing(store.Store(folder)) as opened, opened.database:
+        ids = (record(number).split(",")[0] for number in range(rows - finished, rows))
+        done = ((id, 101.0, 1.0, 0, time.time()) for id in ids)
+        opened.database.executemany("INSERT INTO ids VALUES (?, ?, ?, ?, ?)", done)
+        size = whole.stat().st_size
+        opened.database.execute("UPDATE state SET offset = ?, joined = ?", (size, rows))
+    whole.replace(csv)
+
+
+def start_of(folder: Path, broker) -> float:
+    """Return the median seconds from the start of `metric` until it takes messages."""
+    took = []
+    for number in range(STARTS):
+        environment = {"AMQP_URL": broker.url, "LOGS_DIR": str(folder)}
+        begin = time.monotonic()
+        metric = Service("metric", folder / f"{number}.log", environment, supervised=False)
+        wait_for(metric.has_started, 300, "metric")
+        took.append(time.monotonic() - begin)
+        metric.stop()
+    return statistics.median(took)
+
+
+def metric_figures(few: Path, many: Path, broker):
+    keep_finished(few.parent, FEW, FEW)
+    keep_finished(many.parent, MANY, FINISHED)
+    short, long = start_of(few.parent, broker), start_of(many.parent, broker)
+    note = f"{long:.2f} s with {FINISHED:,} finished ids, {short:.2f} s with {FEW:,}"
+    yield Figure("start of metric, many rows / few", long / short, at_most(2), note)
+
+
+def figures(folder: Path):
+    few, many = folder / "few/metric_log.csv", folder / "many/metric_log.csv"
+    for csv, rows in ((few, FEW), (many, MANY)):
+        csv.parent.mkdir()
+        write(csv, rows)
+    yield from plot_figures(few, many)
+    (folder / "broker").mkdir()
+    broker = InstalledBroker(folder / "broker")
+    try:
+        yield from metric_figures(few, many, broker)
+    finally:
+        broker.stop()
+
+
+if __name__ == "__main__":
+    redraw(Path(sys.argv[2]))

@@ -1,0 +1,131 @@
+"""Jobs: an upload, one small job from POST to deployed, and many of them on two workers."""
+
+import json
+import os
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from api import Api, csv_text
+from conftest import ROOT, InstalledBroker, docker, peak_memory, python_image, wait_for
+from figure import Figure, at_least, at_most
+from sklearn.datasets import load_diabetes
+from test_retraining import MODEL_IMAGE, TRAINER_IMAGE, Retraining, write
+
+BYTES = 10**9
+COUNTS = (1, 2, 4, 8)
+
+
+def seconds(call) -> float:
+    begin = time.monotonic()
+    call()
+    return time.monotonic() - begin
+
+
+def upload(folder: Path):
+    header, rows = csv_text(rows=20_000).split("\n", 1)
+    with (folder / "large.csv").open("w") as file:
+        file.write(header + "\n")
+        while file.tell() < BYTES:
+            file.write(rows)
+    copy = f"cp {file.name} {folder}/copy && sync {folder}/copy && sha256sum {folder}/copy"
+    plain = seconds(lambda: subprocess.run(copy, shell=True, check=True, capture_output=True))
+    with Api(folder) as api:
+        send = ["curl", "-sSf", "--noproxy", "*", "-F", f"data=@{file.name}", f"{api.url}/jobs"]
+        ours = seconds(lambda: subprocess.run(send, check=True, capture_output=True))
+        memory = peak_memory(api.pid())
+    note = f"{ours:.1f} s for 1 GB; cp and sha256sum {plain:.1f} s"
+    yield Figure("upload / cp and sha256sum", ours / plain, at_most(4), note)
+    yield Figure("upload, VmHWM in MB", memory, at_most(150))
+
+
+@contextmanager
+def retraining(folder: Path):
+    """Yield the retraining half, with `model` and two workers, each job with one CPU."""
+    base = ["--build-arg", f"PYTHON_IMAGE={python_image()}"]
+    for image, file in ((MODEL_IMAGE, "model"), (TRAINER_IMAGE, "trainer")):
+        file = {"model": "model/Dockerfile", "trainer": "retrain_worker/trainer.Dockerfile"}[file]
+        docker("build", "-q", *base, "-t", image, "-f", str(ROOT / file), str(ROOT))
+    (folder / "broker").mkdir()
+    broker = InstalledBroker(folder / "broker")
+    system = Retraining(folder, broker)
+    try:
+        model = system.start("model")
+        workers = [system.start("retrain_worker", WORKER_NAME=f"w{n}") for n in range(2)]
+        wait_for(lambda: model.has_started(), 60, "the model")
+        for worker in workers:
+            wait_for(lambda w=worker: "waiting for a job" in w.said(), 60, "the workers")
+        yield system
+    finally:
+        system.stop()
+        broker.stop()
+
+
+def deployed(system, table: Path) -> str:
+    """Post a job, and return its id when `model` serves what came of it."""
+    id = system.upload(table, deploy="always")
+    wait_for(lambda: system.job(id)["state"] == "succeeded", 300, "the job")
+    version = system.job(id)["version"]
+
+    def served() -> bool:
+        replicas = system.get("/models/current")["replicas"].values()
+        return {replica["serves"] for replica in replicas} == {version}
+
+    wait_for(served, 60, "the new version")
+    return id
+
+
+def bare(system, id: str, folder: Path) -> None:
+    """Run the training script on the inputs of a job, in a container that starts cold."""
+    given = folder / f"in-{id}"
+    given.mkdir()
+    job = {key: system.job(id)[key] for key in ("columns", "epochs", "seed", "model")}
+    (given / "job.json").write_text(json.dumps(job))
+    for file in (
+        system.folder / f"data/jobs/{id}/train.npy",
+        *(ROOT / f"retrain_worker/{name}.py" for name in ("train", "rows", "uploaded")),
+    ):
+        (given / file.name).write_bytes(file.read_bytes())
+    os.chmod(given, 0o755)
+    limits = ["--cpus", "1", "--network", "none", "--tmpfs", "/tmp", "--tmpfs", "/out:mode=1777"]
+    threads = [f"{name}_THREADS=1" for name in ("OMP_NUM", "TF_NUM_INTRAOP", "TF_NUM_INTEROP")]
+    limits += [argument for name in threads for argument in ("-e", name)]
+    command = ["python", "/in/train.py", "/in", "/out"]
+    docker("run", "--rm", *limits, "-v", f"{given}:/in:ro", TRAINER_IMAGE, *command)
+
+
+def small_job(system, table: Path, folder: Path):
+    deployed(system, table)  # everything was read from the disk once
+    begin = time.monotonic()
+    id = deployed(system, table)
+    ours = time.monotonic() - begin
+    plain = seconds(lambda: bare(system, id, folder))
+    note = f"{ours:.1f} s from POST to deployed; the script in a cold container {plain:.1f} s"
+    yield Figure("small job / docker run", ours / plain, at_most(1), note)
+
+
+def many_jobs(system, table: Path):
+    took = {}
+    for count in COUNTS:
+        begin = time.monotonic()
+        ids = [system.upload(table, deploy="never") for _ in range(count)]
+        ends = []
+        for id in ids:
+            wait_for(lambda i=id: system.job(i)["state"] == "succeeded", 600, "a job")
+            ends.append(time.monotonic() - begin)
+        took[count] = max(ends)
+    cores = min(2, os.cpu_count())
+    gains = {count: count * took[1] / took[count] for count in COUNTS[1:]}
+    said = ", ".join(f"{count} jobs {took[count]:.0f} s" for count in COUNTS)
+    for count, gain in gains.items():
+        yield Figure(f"{count} jobs on two workers, gain", gain, at_least(0.8 * cores), said)
+
+
+def figures(folder: Path):
+    yield from upload(folder)
+    (folder / "retraining").mkdir()
+    table = write(folder / "diabetes.csv", load_diabetes().target)
+    with retraining(folder / "retraining") as system:
+        yield from small_job(system, table, folder)
+        yield from many_jobs(system, table)

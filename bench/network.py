@@ -1,0 +1,122 @@
+"""The network: what a prediction costs in `model`, and what training on a file costs.
+
+python bench/network.py predict|fit FOLDER     # with TensorFlow, in a process of its own
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from conftest import ROOT, load
+from figure import Figure, at_least, at_most
+from samples import write_job
+from sklearn.datasets import load_diabetes
+
+BATCH = 100
+ROWS, COLUMNS, EPOCHS = 1_000_000, 10, 5
+
+
+def run(command: list, **environment: str) -> str:
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def train(folder: Path) -> float:
+    """Train as a job does; return the seconds that the whole process took."""
+    (folder / "out").mkdir()
+    begin = time.monotonic()
+    run([sys.executable, ROOT / "retrain_worker/train.py", folder / "in", folder / "out"])
+    return time.monotonic() - begin
+
+
+def aside(what: str, folder: Path) -> float:
+    path = f"{ROOT}/tests:{ROOT}/retrain_worker"
+    said = run([sys.executable, __file__, what, folder], PYTHONPATH=path)
+    return float(said.split()[-1])
+
+
+def median_seconds(predict, rows: np.ndarray, times: int) -> float:
+    took = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        predict(rows)
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took)
+
+
+def predict(folder: Path) -> float:
+    import keras
+
+    model = keras.models.load_model(folder / "out/model.keras", compile=False)
+    rows = load_diabetes().data[:BATCH].astype("float32")
+    model.predict(rows, verbose=0)  # traced once
+    return median_seconds(lambda rows: model.predict(rows, verbose=0), rows, 50)
+
+
+def prediction(folder: Path):
+    data, target = load_diabetes(return_X_y=True)
+    write_job(folder / "in", np.column_stack([data, target]))
+    train(folder)
+    served = load("model/serving.py").load(folder / "out/model.tflite")
+    ours = median_seconds(served.predict, data[:BATCH], 2000)
+    keras = aside("predict", folder)
+    note = f"{1e6 * ours / BATCH:.2f} µs a row; Keras {1e6 * keras / BATCH:.0f}"
+    yield Figure("prediction, Keras / model", keras / ours, at_least(50), note)
+
+
+def fit(folder: Path) -> float:
+    """The same network on the same rows, which are all in memory: seconds of the whole process."""
+    import keras
+    import train
+
+    rows = np.load(folder / "in/train.npy")
+    model = train.build(rows.mean(axis=0), rows.std(axis=0), len(rows))
+    train.ready(model, train.LEARNING_RATE, float(rows[:, -1].std()))
+    keras.utils.set_random_seed(7)
+    held = int(len(rows) * 0.15)
+    known, true = rows[held:, :-1], rows[held:, -1:]
+    validation = rows[:held][:, :-1], rows[:held][:, -1:]
+    plan = {"batch_size": 1024, "epochs": EPOCHS, "validation_data": validation, "verbose": 0}
+    model.fit(known, true, validation_batch_size=1024, **plan)
+
+
+def training(folder: Path):
+    draw = np.random.default_rng(7)
+    rows = draw.normal(size=(ROWS, COLUMNS + 1)).astype("float32")
+    rows[:, -1] = rows[:, 0] * 3 + rows[:, 1] ** 2 + rows[:, -1]
+    csv = folder / "rows.csv"
+    csv.parent.mkdir(exist_ok=True)
+    import pandas
+
+    names = [*(f"x{number}" for number in range(COLUMNS)), "y"]
+    pandas.DataFrame(rows, columns=names).to_csv(csv, index=False, float_format="%.6f")
+    sys.path.insert(0, str(ROOT))
+    from retrain_api.table import prepare
+
+    write_job(folder / "in", rows[:10], epochs=EPOCHS)
+    begin = time.monotonic()
+    with csv.open("rb") as file:
+        about = prepare([("rows.csv", file)], folder / "in")
+    parsed = time.monotonic() - begin
+    ours = train(folder)
+    begin = time.monotonic()
+    aside("fit", folder)
+    memory = time.monotonic() - begin
+    note = f"{parsed:.1f} s to read {about['rows']:,} rows, {ours:.1f} s to train; {memory:.1f} s"
+    yield Figure("training, CSV / memory", (parsed + ours) / memory, at_most(1.3), note)
+
+
+def figures(folder: Path):
+    yield from prediction(folder / "small")
+    yield from training(folder / "large")
+
+
+if __name__ == "__main__":
+    measure = {"predict": predict, "fit": fit}[sys.argv[1]]
+    print(measure(Path(sys.argv[2])) or 0)
