@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +47,15 @@ def main() -> None:
         write(measured)
 
 
-def write(measured: list) -> None: ...
+def write(measured: list) -> None:
+    """Write what was measured between the two marks of the page; the rest of it stays."""
+    lines = ["| figure | value | target | | measured |", "| --- | --- | --- | --- | --- |"]
+    for figure in measured:
+        lines.append("| " + " | ".join([*figure.line().split("\t"), figure.note]) + " |")
+    page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    made = f"{date.today()}, {machine()}\n\n" + "\n".join(lines)
+    PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -72,14 +72,15 @@ def services(broker, folder: Path, **settings):
         started.append(Service(name, log, environment | more, supervised=False))
         return started[-1]
 
-    for name in ("model", "metric"):
-        wait_for(start(name).has_started, 60, name)
-    start.follower = Follower(folder / "metric_log.csv")
-    yield start
-    start.follower.stop()
-    for service in reversed(started):
-        if service.process.poll() is None:
-            service.stop()
+    try:
+        for name in ("model", "metric"):
+            wait_for(start(name).has_started, 60, name)
+        start.follower = Follower(folder / "metric_log.csv")
+        yield start
+        start.follower.stop()
+    finally:
+        for service in reversed(started):
+            service.end()
     broker.delete_queues()
 
 

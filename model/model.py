@@ -131,10 +131,10 @@ def batches(channel, queue: str) -> Iterator[list]:
     """
     batch = []
     for method, _, body in channel.consume(queue, inactivity_timeout=TURN_SECONDS):
-        alive()
         if method:
             batch.append((method.delivery_tag, body))
         if len(batch) == BATCH_SIZE or not channel.get_waiting_message_count():
+            alive()  # not for each message: it starts a thread
             yield batch
             batch = []
 
