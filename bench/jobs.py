@@ -57,6 +57,8 @@ def retraining(folder: Path):
         for worker in workers:
             wait_for(lambda w=worker: "waiting for a job" in w.said(), 60, "the workers")
         yield system
+        for job in system.get("/jobs?limit=99")["jobs"]:
+            system.end_of(job["id"])  # and of what it has on the engine
     finally:
         system.stop()
         broker.stop()
