@@ -2,12 +2,17 @@
 
 import ast
 import re
+import sys
 
 import msgspec
 import pytest
 from conftest import ROOT, load
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
+
+sys.path.insert(0, str(ROOT))
+import retrain_api  # noqa: E402, found by the line above
+from retrain_api.openapi import PATHS  # noqa: E402
 
 modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric")}
 
@@ -30,6 +35,34 @@ def test_every_service_declares_a_queue_with_the_same_arguments():
     for name in ("QUEUE", "DEAD"):
         values = [constant(file, name) for file in declaring()]
         assert values == [values[0]] * len(names) and values[0]
+
+
+def test_the_services_publish_and_keep_alive_in_the_same_way():
+    for name in ("publish", "alive"):
+        copies = {ast.unparse(function) for file in sources() if (function := found(file, name))}
+        assert len(copies) == 1, name
+
+
+def found(file, name: str):
+    """Return the function of this name in a source file, if it has one."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    return None
+
+
+def test_the_description_of_the_api_has_every_call_of_the_public_and_no_other(tmp_path):
+    app = retrain_api.create_app(
+        {"DATA_DIR": str(tmp_path), "WORKER_SECRET_FILE": str(tmp_path / "secret")}
+    )
+    calls = {
+        (re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        if not rule.rule.startswith("/worker")
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    described = {(path, method) for path, calls in PATHS.items() for method in calls}
+    assert calls == described
 
 
 def test_what_the_api_deploys_is_what_model_takes():
