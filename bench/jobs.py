@@ -86,7 +86,10 @@ def bare(system, id: str, folder: Path) -> None:
     (given / "job.json").write_text(json.dumps(job))
     for file in (
         system.folder / f"data/jobs/{id}/train.npy",
-        *(ROOT / f"retrain_worker/{name}.py" for name in ("train", "rows", "uploaded")),
+        *(
+            ROOT / f"retrain_worker/{name}.py"
+            for name in ("train", "libraries", "rows", "uploaded")
+        ),
     ):
         (given / file.name).write_bytes(file.read_bytes())
     os.chmod(given, 0o755)

@@ -31,7 +31,7 @@ from outputs import (
 from requests import RequestException
 from step import TRAIN_OUTPUT_BYTES, Failed, Inputs, Step, collect, launch, wait
 
-PROGRAM = [Path(__file__).parent / name for name in ("train.py", "rows.py", "uploaded.py")]
+PROGRAM = ("train.py", "libraries.py", "rows.py", "uploaded.py")
 MODELS = ("model.keras", "model.h5")
 
 log = logging.getLogger("retrain_worker")
@@ -110,7 +110,8 @@ def training_inputs(api: Api, claim: Claim) -> Inputs:
     """Return all that the training sees; the hold-out is not among it."""
     names = [name for name in ("train.npy", *MODELS) if name in claim.inputs]
     inputs = {name: partial(api.input, claim, name) for name in names}
-    inputs |= {file.name: content(file.read_bytes()).open for file in PROGRAM}
+    here = Path(__file__).parent
+    inputs |= {name: content((here / name).read_bytes()).open for name in PROGRAM}
     return inputs | job_json(claim)
 
 

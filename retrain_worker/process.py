@@ -49,6 +49,9 @@ class Process:
         names = [folder.name.removeprefix(PREFIX).rpartition("-") for folder in left]
         return {(job, int(attempt)) for job, _, attempt in names if attempt.isdigit()}
 
+    def warm_up(self) -> None:
+        """Do nothing: here each job starts cold."""
+
     def launch(self, step: Step, inputs: Inputs) -> str:
         """Start `step`; return the id of its process. One that an earlier life started is lost."""
         folder = folder_of(step.job, step.attempt)
@@ -112,6 +115,9 @@ class Process:
             file.close()
             raise
         return File(found.st_size, whole(file, name, found.st_size), file.close)
+
+    def close(self) -> None:
+        """Do nothing: `remove` has done all."""
 
     def kill(self, step: Step) -> None:
         if step in self.children:

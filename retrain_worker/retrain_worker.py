@@ -134,6 +134,7 @@ def next_job(place, api: Api) -> Claim:
         log.info("going on with job %s, attempt %d", adopted.id, adopted.attempt)
         return adopted
     api.wait_until_up()  # not with a message in hand, which would count as a try
+    place.warm_up()
     with connect("retrain_worker") as connection:
         channels = connection.channel(), connection.channel()
         return take(*channels, api.claim, lambda: sweep(place, api) if api.is_up() else None)
@@ -152,7 +153,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     alive()
-    claim = None
+    claim = place = None
     try:
         api = Api(alive)
         place = (Process if TRAIN_IN == "process" else Engine)(WORKER_NAME, api.name)
@@ -165,6 +166,8 @@ def main() -> None:
         if claim:
             place.remove(claim.id, claim.attempt)
             api.release(claim)
+        if place:
+            place.close()
     except RequestException as error:
         raise SystemExit(f"no answer, from the engine or the API: {error}") from None
     log.info("stopped")

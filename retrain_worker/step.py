@@ -110,6 +110,8 @@ def why(role: str, state: State, log: str, reason: str) -> Failed:
         )
     if killed:
         return Failed(f"The {role} was killed from outside; was its host short of memory?", True)
+    if state.code == BY_SIGNAL + signal.SIGTERM:
+        return Failed(f"The {role} was ended from outside; was its engine stopped?", True)
     words = last_line(log)
     words = f"the last line of its log: {words}" if words else "its log is empty"
     return Failed(f"The {role} crashed ({ended(state.code)}); {words}")

@@ -19,25 +19,12 @@ traceback on stderr. An uploaded model is a program: run this where programs can
 import json
 import math
 import os
-import random
 import re
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-# A jail has no home and room for few threads; libraries start some for every CPU that they see.
-if hasattr(os, "sched_setaffinity"):
-    cpus = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, random.sample(cpus, min(4, len(cpus))))
-os.environ |= {"KERAS_HOME": tempfile.gettempdir(), "KERAS_BACKEND": "tensorflow"}
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # errors only
-
-import keras
-import numpy as np
-import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
-from keras import layers
+from libraries import Interpreter, keras, layers, np, tf
 from rows import Rows
 from uploaded import Refused, open_model
 

@@ -167,6 +167,7 @@ def test_json_that_lies_is_refused(kind, raw):
         ({"code": 1}, "a\nMemoryError\n", "", "ran out of memory", False),
         ({"code": 1}, "OSError: [Errno 28] No space left on device", "", "filled its disk", False),
         ({"code": 137}, "", "", "killed from outside", True),
+        ({"code": 143}, "", "", "ended from outside", True),
         ({"code": 139}, "", "", "crashed (SIGSEGV); its log is empty", False),
         ({"code": 1}, "a\n\nValueError: \x1b[31mb\n\n", "", "ValueError: [31mb", False),
     ],

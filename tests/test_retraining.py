@@ -107,9 +107,10 @@ class Retraining:
 
     def training(self, id: str) -> str:
         """Wait until the training container of a job runs, and return its id."""
-        labels = ["--filter", f"label=monitoring.job={id}"]
-        labels += ["--filter", "label=monitoring.role=training"]
-        return wait_for(lambda: docker("ps", "-q", "--no-trunc", *labels), 60, "its container")
+        name = f"name={id}-[0-9]-training"
+        begun = ["--filter", f"{name}-0$"], ["--filter", f"{name}-0-holder"]  # it may have waited
+        wait_for(lambda: all(docker("ps", "-q", *each) for each in begun), 60, "its container")
+        return docker("ps", "-q", "--no-trunc", *begun[0])
 
     def stop(self) -> None:
         for process in reversed(self.processes):
@@ -117,8 +118,8 @@ class Retraining:
 
 
 def left_of(id: str) -> str:
-    label = ["--filter", f"label=monitoring.job={id}"]
-    return docker("ps", "-aq", *label) + docker("volume", "ls", "-q", *label)
+    label, name = ["--filter", f"label=monitoring.job={id}"], ["--filter", f"name={id}"]
+    return docker("ps", "-aq", *name) + docker("volume", "ls", "-q", *label)
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +295,7 @@ class TestPromises:
     def test_a_job_whose_containers_an_engine_took_along_has_a_final_state(self, served, table):
         id = served.upload(table, deploy="never", epochs=300)
         container = served.training(id)
-        holders = docker("ps", "-q", "--filter", f"label=monitoring.job={id}").split()
-        docker("kill", *holders)
+        docker("kill", *docker("ps", "-q", "--filter", f"name={id}").split())
         job = served.end_of(id)
         assert (job["state"], job["attempt"]) == ("succeeded", 2), job["reason"]
         assert job["report"]["containers"]["training"] != container

@@ -48,12 +48,22 @@ def start_worker(tmp_path, worker_api, broker):
         yield start
 
 
-@pytest.fixture(params=["container", "process"])
+@pytest.fixture(params=["container", "warm container", "process"])
 def place(request) -> dict:
-    """Each test with this runs its jobs in containers, and without an engine."""
+    """Each test with this runs its jobs in containers, cold and warm, and without an engine."""
     if request.param == "process":
         return {"TRAIN_IN": "process"}
-    return {"TRAIN_IN": "container", "MODEL_IMAGE": request.getfixturevalue("scorer")}
+    scorer = request.getfixturevalue("scorer")
+    return {"MODEL_IMAGE": scorer} if request.param == "container" else warm(scorer)
+
+
+def name_of(place: dict) -> str:
+    return place.get("TRAIN_IN", "warm container" if "TRAIN_WARM" in place else "container")
+
+
+def warm(image: str) -> dict:
+    """Return the settings with which a container of `image` waits for the next job."""
+    return {"TRAIN_WARM": "1", "TRAINER_IMAGE": image, "MODEL_IMAGE": image}
 
 
 @pytest.fixture
@@ -77,9 +87,8 @@ def pids_of(job) -> list[str]:
 
 
 def containers_of(job, role: str) -> list[str]:
-    label = ["--filter", f"label=monitoring.job={job.id}"]
-    label += ["--filter", f"label=monitoring.role={role}"]
-    return docker("ps", "-aq", "--no-trunc", *label).split()
+    name = f"name={job.id}-[0-9]-" + {"holder": ".*-holder"}.get(role, f"{role}-[0-9]$")
+    return docker("ps", "-aq", "--no-trunc", "--filter", name).split()
 
 
 def test_a_job_is_trained_scored_and_delivered(worker_api, broker, start_worker, place, figure):
@@ -89,13 +98,14 @@ def test_a_job_is_trained_scored_and_delivered(worker_api, broker, start_worker,
     began = time.monotonic()
     send(broker, job)
     wait_for_end(job)
-    figure(f"empty job in a {place['TRAIN_IN']}: {time.monotonic() - began:.1f} s")
+    figure(f"empty job in a {name_of(place)}: {time.monotonic() - began:.1f} s")
     assert job.state == "succeeded", job.reason
     assert job.report["scores"]["mae"] == {"challenger": 40, "champion": 43, "mean": 60}
     assert sorted(job.files) == ["golden.json", "model.keras", "model.tflite"]
     assert job.files["model.keras"] == b"PK" + b"k" * 300_000
     assert job.progress == {"epoch": 2, "epochs": 3, "loss": 1.5, "val_loss": 2}
-    assert "training on ['job.json', 'rows.py', 'train.npy', 'train.py', 'uploaded.py']" in job.log
+    program = ["libraries.py", "rows.py", "train.npy", "train.py", "uploaded.py"]
+    assert f"training on {['job.json', *program]}" in job.log
     assert set(job.containers) == set(job.report["containers"]) == {"training", "scoring"}
     wait_for(lambda: not left_of(job), 10, "the clean-up")
     assert broker.count("retrain_jobs") == 0
@@ -128,7 +138,7 @@ def test_a_cancelled_job_is_ended_within_5_s(begin, place, figure):
     job, _ = begin(FOR_EVER, place)
     job.state, began = "cancelled", time.monotonic()
     wait_for(lambda: not left_of(job) and not pids_of(job), 5, "the end of the training")
-    figure(f"cancelled in a {place['TRAIN_IN']}: {time.monotonic() - began:.1f} s to nothing left")
+    figure(f"cancelled in a {name_of(place)}: {time.monotonic() - began:.1f} s to nothing left")
 
 
 def test_the_deadline_ends_a_job_within_5_s_and_says_so(begin, place):
@@ -144,7 +154,7 @@ def test_an_orderly_stop_ends_the_training_and_puts_the_job_back(begin, place, n
     began = time.monotonic()
     worker.process.send_signal(number)
     assert worker.process.wait(8) == 0
-    figure(f"stopped in the middle of a {place['TRAIN_IN']}: {time.monotonic() - began:.1f} s")
+    figure(f"stopped in the middle of a {name_of(place)}: {time.monotonic() - began:.1f} s")
     assert (job.state, job.calls[-1][1]) == ("queued", "release")
     assert not left_of(job) and not pids_of(job)
 
@@ -180,10 +190,14 @@ def test_the_next_life_goes_on_with_a_scoring(begin, scorer, start_worker):
     assert job.state == "succeeded" and job.report["containers"]["scoring"] == container
 
 
+@pytest.mark.parametrize("settings", [{"TRAIN_WARM": "0"}, {}], ids=["cold", "warm"])
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.2, 1.6, 2.0])
-def test_a_worker_may_be_killed_at_any_moment(worker_api, broker, start_worker, scorer, seconds):
+def test_a_worker_may_be_killed_at_any_moment(
+    worker_api, broker, start_worker, scorer, seconds, settings
+):
     job = worker_api.add(f"good(); time.sleep({seconds} % 0.5)")
-    worker = start_worker(MODEL_IMAGE=scorer)
+    settings = warm(scorer) | settings
+    worker = start_worker(**settings)
     wait_for(worker.has_started, 30, "the worker")
     send(broker, job)
     wait_for(lambda: job.attempt, 10, "the claim")
@@ -192,7 +206,7 @@ def test_a_worker_may_be_killed_at_any_moment(worker_api, broker, start_worker, 
     if not left_of(job):  # too early for a trace: the lease has to run out
         job.state = "queued"
         send(broker, job)
-    start_worker(MODEL_IMAGE=scorer)
+    start_worker(**settings)
     wait_for_end(job)
     assert job.state == "succeeded"
     wait_for(lambda: not left_of(job), 10, "the clean-up")
@@ -227,7 +241,7 @@ def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs
     wait_for(lambda: worker.codes, 60, "the worker to notice")
     own_engine.start()
     wait_for_end(job)
-    assert job.state == "failed" and job.retry
+    assert job.state == "failed" and job.retry, job.reason
     figure(f"engine restarted in the middle of a job: {job.reason}")
     wait_for(lambda: not left_of(job), 30, "the clean-up")
     following = worker_api.add("good(tflite=None)")
@@ -237,7 +251,7 @@ def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs
 
 
 def test_the_full_clean_up_removes_what_a_killed_worker_left(own_engine):
-    labels = ["--label", "monitoring.job=orphan", "--label", "monitoring.attempt=1"]
+    labels = ["--label", "monitoring.worker=gone"]
     docker("volume", "create", *labels, "orphan")
     docker("run", "-d", *labels, "-v", "orphan:/in", python_image(), "sleep", "600")
     docker("volume", "create", "somebody-elses")
@@ -378,15 +392,16 @@ def test_the_tar_that_goes_into_training_has_no_row_of_the_hold_out(begin, worke
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         names = tar.getnames()
-    program = {"in/job.json", "in/rows.py", "in/train.py", "in/uploaded.py"}
+    program = {"in/job.json", "in/libraries.py", "in/rows.py", "in/train.py", "in/uploaded.py"}
     assert set(names) - program == {"in", "in/model.keras", "in/train.npy"}
     assert b"secret" not in raw
     assert "hold_out" not in json.dumps(json.loads(docker("inspect", training)))
     worker.stop()
 
 
-def test_every_container_of_a_job_is_a_prison(begin, scorer):
-    job, worker = begin("good(b'import time; time.sleep(9)')", {"MODEL_IMAGE": scorer})
+@pytest.mark.parametrize("settings", [{"TRAIN_WARM": "0"}, {}], ids=["cold", "warm"])
+def test_every_container_of_a_job_is_a_prison(begin, scorer, settings):
+    job, worker = begin("good(b'import time; time.sleep(9)')", warm(scorer) | settings)
     wait_for(lambda: containers_of(job, "scoring"), 30, "the scoring")
     wait_for(lambda: len(containers_of(job, "holder")) == 2, 30, "the holders")
     containers = sum((containers_of(job, role) for role in ("holder", "training", "scoring")), [])

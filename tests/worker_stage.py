@@ -5,6 +5,7 @@ The training executes the program that stands in its job, the scoring a challeng
 program: so a test says in a line what happens inside, and no TensorFlow is needed.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -258,9 +259,11 @@ class OwnEngine:
 
 @contextmanager
 def scorer_image(folder: Path) -> Iterator[str]:
-    """Yield the name of an image with a score.py, as that of `model` has it."""
-    (folder / "Dockerfile").write_text(f"FROM {python_image()}\nCOPY score.py /app/\n")
+    """Yield the name of an image with score.py and waiting.py, as `model`'s and the trainer's."""
+    (folder / "Dockerfile").write_text(f"FROM {python_image()}\nCOPY *.py /app/\n")
     (folder / "score.py").write_text(SCORE)
+    shutil.copy(ROOT / "retrain_worker/waiting.py", folder)
+    (folder / "libraries.py").write_text("imported = True")
     name = f"monitoring-test-scorer-{time.time_ns()}"
     docker("build", "-q", "-t", name, str(folder))
     try:
@@ -279,7 +282,7 @@ def workers(folder: Path, api: WorkerApi, broker) -> Iterator:
     def start(**settings) -> Worker:
         environment = {"AMQP_URL": broker.url, "API_URL": api.url, "WORKER_NAME": "one"}
         environment |= {"WORKER_SECRET_FILE": str(folder / "secret")}
-        environment |= {"TMPDIR": str(folder / "tmp")}
+        environment |= {"TMPDIR": str(folder / "tmp"), "TRAIN_WARM": "0"}
         environment |= {"TRAINER_IMAGE": python_image()} if has_docker() else {}
         started.append(Worker(folder, environment, **settings))
         return started[-1]
@@ -293,18 +296,29 @@ def workers(folder: Path, api: WorkerApi, broker) -> Iterator:
         with broker.connect() as connection:
             connection.channel().queue_delete("retrain_jobs")
         left = sum((left_of(job) for job in api.jobs.values()), [])
+        left += left_of_system()
         for name in left:
             remove(name)
-    assert not left
+    assert not left, left
+
+
+def left_of_system() -> list[str]:
+    """Return what is there of any of our workers: so no container waits any more, either."""
+    if not has_docker():
+        return []
+    known = hashlib.sha256(f"Bearer {SECRET}".encode()).hexdigest()[:12]  # as `client` makes it
+    label = ("--filter", f"label=monitoring.api={known}", "--format")
+    containers = docker("ps", "-a", *label, "{{.Names}}").split()
+    return containers + docker("volume", "ls", *label, "{{.Name}}").split()
 
 
 def left_of(job: Job) -> list[str]:
     """Return the names of the containers and volumes that are on the engine for a job."""
-    label = ("--filter", f"label=monitoring.job={job.id}", "--format")
     if not has_docker():
         return []
-    containers = docker("ps", "-a", *label, "{{.Names}}").split()
-    return containers + docker("volume", "ls", *label, "{{.Name}}").split()
+    containers = docker("ps", "-a", "--format", "{{.Names}} {{.Labels}}").splitlines()
+    volumes = docker("volume", "ls", "--format", "{{.Name}} {{.Labels}}").splitlines()
+    return [found.split()[0] for found in containers + volumes if job.id in found]
 
 
 def remove(name: str) -> None:
