@@ -83,8 +83,8 @@ def lacking(what: str):
 
 def copy_project(folder: Path) -> None:
     """Copy what a clone would have, as it is on disk now, without what running leaves behind."""
-    left = (".git", ".venv", ".run", "logs", "sample", "__pycache__", ".*_cache")
-    left += (".hypothesis", ".schemathesis")
+    left = [".git", ".venv", ".run", "logs", "__pycache__", ".*_cache"]
+    left += [".hypothesis", ".schemathesis"]
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
     (folder / "logs").mkdir()
 
