@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pika
@@ -99,11 +99,38 @@ def wait_for(true, seconds: float, what: str):
     pytest.fail(f"waited {seconds} s in vain for {what}")
 
 
+def memory(pid: int, kind: str) -> float:
+    """Return what /proc says of a process under `kind`, such as VmRSS, in MB; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
+
+
 def peak_memory(pid: int) -> float:
-    """Return the most memory that a process ever had (VmHWM), in MB; 0 if it has ended."""
-    status = Path(f"/proc/{pid}/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    """Return the most memory that a process ever had, in MB; 0 if it has ended."""
+    return memory(pid, "VmHWM")
+
+
+def confirms(connect, queue: str, body: bytes, seconds: float) -> bool:
+    """Publish a body; return whether the broker confirmed it in time.
+
+    For a queue without a leader it never does, and pika would wait for ever.
+    """
+    confirmed = threading.Event()
+
+    def publish():
+        with suppress(pika.exceptions.AMQPError), connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+            confirmed.set()
+
+    publishing = threading.Thread(target=publish, daemon=True)
+    publishing.start()
+    publishing.join(seconds)
+    return confirmed.is_set()
 
 
 @contextmanager
@@ -150,18 +177,8 @@ class Broker:
 
     def takes_messages(self) -> bool:
         """Does each queue confirm one within a minute? One without a leader never does."""
-
-        def publish():
-            with self.connect() as connection:
-                channel = connection.channel()
-                channel.confirm_delivery()
-                for queue in ("features", "y_true", "y_pred", "dead"):
-                    channel.basic_publish("", queue, b"a probe")
-
-        publishing = threading.Thread(target=publish, daemon=True)
-        publishing.start()
-        publishing.join(60)
-        return not publishing.is_alive()
+        queues = ("features", "y_true", "y_pred", "dead")
+        return all(confirms(self.connect, queue, b"a probe", 60) for queue in queues)
 
     def count(self, queue: str) -> int:
         """Return how many messages wait in `queue`; 0 if there is no such queue."""
