@@ -205,7 +205,8 @@ class Worker(Service):
     def __init__(self, folder, environment: dict, **settings):
         self.folder = folder
         if not (folder / "retrain_worker").exists():
-            shutil.copytree(ROOT / "retrain_worker", folder / "retrain_worker")
+            unused = shutil.ignore_patterns("__pycache__")  # may change under our hands
+            shutil.copytree(ROOT / "retrain_worker", folder / "retrain_worker", ignore=unused)
             (folder / "retrain_worker/train.py").write_text(TRAIN)
             (folder / "model").mkdir()
             (folder / "model/score.py").write_text(SCORE)
