@@ -212,10 +212,14 @@ def own_engine(monkeypatch):
         lacking("root and dockerd, to start a Docker engine beside the machine's")
     image = python_image()
     with tempfile.TemporaryDirectory() as folder:  # a short name: the path of a socket has a limit
-        engine = OwnEngine(Path(folder), image)
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        yield engine
-        engine.end()
+        engine = OwnEngine(Path(folder))
+        try:
+            engine.start()
+            engine.take(image)
+            monkeypatch.setenv("DOCKER_HOST", engine.host)
+            yield engine
+        finally:
+            engine.end()
 
 
 def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs(
