@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, docker, lacking, load, python_image, wait_for
 from worker_stage import (
     OwnEngine,
+    labelled,
     left_of,
     scorer_image,
     send,
@@ -241,7 +242,7 @@ def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs
 
 
 def test_the_full_clean_up_removes_what_a_killed_worker_left(own_engine):
-    labels = ["--label", "monitoring.job=orphan", "--label", "monitoring.attempt=1"]
+    labels = labelled("orphan")
     docker("volume", "create", *labels, "orphan")
     docker("run", "-d", *labels, "-v", "orphan:/in", python_image(), "sleep", "600")
     docker("volume", "create", "somebody-elses")
@@ -284,7 +285,7 @@ def test_what_is_left_of_an_attempt_that_is_over_is_removed_while_waiting(
     worker_api, start_worker, scorer
 ):
     job = worker_api.add("")
-    labels = ["--label", f"monitoring.job={job.id}", "--label", "monitoring.attempt=1"]
+    labels = labelled(job.id)
     docker("volume", "create", *labels, f"{job.id}-orphan")
     worker = start_worker(MODEL_IMAGE=scorer)
     wait_for(lambda: not left_of(job), 30, "the clean-up")
