@@ -31,7 +31,7 @@ test:  # style and tests, in an environment and with a broker of their own
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # they wait more than they compute
 
-bench:  # measure what is promised of speed, in under ten minutes
+bench:  # measure what is promised of speed, in about ten minutes
 	@scripts/venv
 	@.venv/bin/python bench/bench.py
 
