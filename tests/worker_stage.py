@@ -306,10 +306,14 @@ def workers(folder: Path, api: WorkerApi, broker) -> Iterator:
     assert not left
 
 
+def api_name(secret: str) -> str:
+    """Return what tells an API with this secret from another whose jobs run on the same engine."""
+    return hashlib.sha256(f"Bearer {secret}".encode()).hexdigest()[:12]
+
+
 def labelled(job: str) -> list[str]:
     """Return options of docker that label a thing as ours: workers of other APIs leave it alone."""
-    api = hashlib.sha256(f"Bearer {SECRET}".encode()).hexdigest()[:12]
-    labels = {"job": job, "attempt": 1, "api": api}
+    labels = {"job": job, "attempt": 1, "api": api_name(SECRET)}
     return [f"--label=monitoring.{name}={value}" for name, value in labels.items()]
 
 
