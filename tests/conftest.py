@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
-SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: the same tests with ten times the numbers
+SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: tests go on for longer
 RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
 
 # Files are dealt out to several processes; those that take minutes go first.
