@@ -27,7 +27,9 @@ data, target = load_diabetes(return_X_y=True)
 ROWS = data[:20].tolist()
 COLUMNS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 ARRAYS = "hold_out", "train"
-MODEL_IMAGE, TRAINER_IMAGE = "monitoring-test-model", "monitoring-test-trainer"
+MODEL_IMAGE, TRAINER_IMAGE = (  # another run on the same engine has its own
+    f"monitoring-test-{os.getpid()}-{name}" for name in ("model", "trainer")
+)
 
 
 @contextmanager
