@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import pika
@@ -114,24 +115,40 @@ def peak_memory(pid: int) -> float:
     return memory(pid, "VmHWM")
 
 
-def confirms(connect, queue: str, body: bytes, seconds: float) -> bool:
-    """Publish a body; return whether the broker confirmed it in time.
+def within(seconds: float, call, what: str):
+    """Return or raise what `call` does; fail if it takes longer.
 
-    For a queue without a leader it never does, and pika would wait for ever.
+    Of a queue without a leader no answer ever comes, and pika waits for one.
     """
-    confirmed = threading.Event()
+    answer = Future()
 
-    def publish():
-        with suppress(pika.exceptions.AMQPError), connect() as connection:
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        pytest.fail(f"waited {seconds} s in vain for {what}")
+
+
+def confirms(connect, queue: str, body: bytes, seconds: float) -> bool:
+    """Publish a body on a connection of its own; return whether the broker confirmed it in time."""
+
+    def publish() -> None:
+        with connect() as connection:
             channel = connection.channel()
             channel.confirm_delivery()
             channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
-            confirmed.set()
 
-    publishing = threading.Thread(target=publish, daemon=True)
-    publishing.start()
-    publishing.join(seconds)
-    return confirmed.is_set()
+    try:
+        within(seconds, publish, f"{queue} to take a body")
+    except (pytest.fail.Exception, pika.exceptions.AMQPError):
+        return False
+    return True
 
 
 @contextmanager

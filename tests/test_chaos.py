@@ -20,7 +20,7 @@ import pytest
 import requests
 from api import csv_text
 from composed import SERVICES, composed
-from conftest import SOAK, confirms, docker, memory, rows_of, small_disk_at, wait_for
+from conftest import SOAK, confirms, docker, memory, rows_of, small_disk_at, wait_for, within
 from test_exactly_once import data, shown, target
 
 SECONDS = int(os.environ.get("CHAOS_SECONDS") or (300 if SOAK > 1 else 60))
@@ -174,7 +174,8 @@ def test_nothing_is_lost_whatever_breaks(system, seed, figure):
     try:
         figure(f"chaos, seed {seed}: {broken(system, seed)}")
     except pytest.fail.Exception:  # we waited in vain
-        if all(confirms(Chaos(system, seed).connection, queue, b"]", 60) for queue in QUEUES):
+        connect = Chaos(system, seed).connection
+        if all(confirms(connect, queue, b"]", 60) for queue in [*QUEUES, "dead"]):
             raise
         figure(f"chaos, seed {seed}: RabbitMQ lost the leader of a queue by SIGKILL; once more")
         system.run("docker-compose", "down", "--volumes")
@@ -189,7 +190,9 @@ def broken(system, seed) -> str:
     print("seed", seed)
     system.run("docker-compose", "up", "-d", "features")
     wait_for(lambda: all_well(system), 180, "a system in which all is well")
-    take_dead(chaos)  # what a seed before sent without an answer
+    within(
+        60, lambda: take_dead(chaos), "what is in `dead`"
+    )  # what a seed before sent without an answer
     before, end = memories(system), time.monotonic() + SECONDS
     while time.monotonic() < end:
         chaos.one()
@@ -249,9 +252,10 @@ def take_dead(chaos: Chaos) -> list[bytes]:
 def check_dead(chaos: Chaos) -> None:
     """See that all nonsense comes to lie there, and nothing else does."""
     bodies = []
-    wait_for(
-        lambda: bodies.extend(take_dead(chaos)) or set(chaos.nonsense) <= set(bodies),
-        60,
-        "all nonsense in `dead`",
-    )
+
+    def all_there() -> bool:
+        bodies.extend(within(60, lambda: take_dead(chaos), "what is in `dead`"))
+        return set(chaos.nonsense) <= set(bodies)
+
+    wait_for(all_there, 60, "all nonsense in `dead`")
     assert set(bodies) <= set(chaos.perhaps)
