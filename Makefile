@@ -31,18 +31,18 @@ test:  # style and tests, in an environment and with a broker of their own
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # they wait more than they compute
 
-bench:  # measure what is promised of speed, in under ten minutes
+bench:  # measure what is promised of speed, in about ten minutes
 	@scripts/venv
 	@.venv/bin/python bench/bench.py
 
 SEED ?= $(shell date +%s)
 SECONDS ?= 300
-chaos:  # break the whole system again and again, and see what is left (SEED=7, SECONDS=60)
+chaos:  # break the whole system again and again, and see what is left (SEED=7, SECONDS=60; as root)
 	@scripts/venv
 	CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(SECONDS) .venv/bin/pytest -s tests/test_chaos.py
 
 soak: export SOAK = 1
-soak:  # the same with ten times the numbers
+soak:  # all tests, for hours: a million rows, ten seeds of chaos, ten times the random input
 	@$(MAKE) --no-print-directory test
 
 .PHONY: help up down clean dead replay sample test bench chaos soak

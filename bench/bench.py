@@ -3,9 +3,10 @@
     name<TAB>value<TAB>target<TAB>ok, or short        on stdout
     bench/results.md                                  the same with the machine's facts
 
-Each figure is a ratio to something that is measured in the same run, so it holds on other machines.
+Most figures are ratios to something that is measured in the same run, so they hold on other
+machines too. The milliseconds of one row and of a swap, and the megabytes, are this machine's.
 
-    make bench                             # all, in under ten minutes
+    make bench                             # all, in about ten minutes
     python bench/bench.py stream files     # some
 """
 
@@ -18,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))  # the stage of the tests: brokers, services, an API
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # the stage of the tests, and retrain_api
 
 PARTS = ("stream", "files", "network", "jobs")
 PAGE = ROOT / "bench/results.md"

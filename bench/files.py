@@ -1,6 +1,8 @@
 """What grows, and may cost nothing: a redraw and a start beside ten million rows.
 
-python bench/files.py redraw CSV    # its own process, for its memory: seconds, and VmHWM in MB
+PYTHONPATH=tests python bench/files.py redraw CSV
+
+That is in a process of its own, for its memory; it prints the seconds of a redraw, and VmHWM in MB.
 """
 
 import os

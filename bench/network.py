@@ -1,6 +1,9 @@
 """The network: what a prediction costs in `model`, and what training on a file costs.
 
-python bench/network.py predict|fit FOLDER     # with TensorFlow, in a process of its own
+PYTHONPATH=tests:retrain_worker python bench/network.py predict|fit FOLDER
+
+That is with TensorFlow, in a process of its own. It prints the seconds for a prediction, or
+nothing, as a training is timed from outside.
 """
 
 import os
@@ -35,10 +38,10 @@ def train(folder: Path) -> float:
     return time.monotonic() - begin
 
 
-def aside(what: str, folder: Path) -> float:
+def aside(what: str, folder: Path) -> str:
+    """Measure in a process of its own; return what it printed."""
     path = f"{ROOT}/tests:{ROOT}/retrain_worker"
-    said = run([sys.executable, __file__, what, folder], PYTHONPATH=path)
-    return float(said.split()[-1])
+    return run([sys.executable, __file__, what, folder], PYTHONPATH=path)
 
 
 def median_seconds(predict, rows: np.ndarray, times: int) -> float:
@@ -50,13 +53,14 @@ def median_seconds(predict, rows: np.ndarray, times: int) -> float:
     return statistics.median(took)
 
 
-def predict(folder: Path) -> float:
+def predict(folder: Path) -> None:
+    """Print the median seconds that Keras takes for BATCH rows."""
     import keras
 
     model = keras.models.load_model(folder / "out/model.keras", compile=False)
     rows = load_diabetes().data[:BATCH].astype("float32")
     model.predict(rows, verbose=0)  # traced once
-    return median_seconds(lambda rows: model.predict(rows, verbose=0), rows, 50)
+    print(median_seconds(lambda rows: model.predict(rows, verbose=0), rows, 50))
 
 
 def prediction(folder: Path):
@@ -65,13 +69,13 @@ def prediction(folder: Path):
     train(folder)
     served = load("model/serving.py").load(folder / "out/model.tflite")
     ours = median_seconds(served.predict, data[:BATCH], 2000)
-    keras = aside("predict", folder)
+    keras = float(aside("predict", folder).split()[-1])
     note = f"{1e6 * ours / BATCH:.2f} µs a row; Keras {1e6 * keras / BATCH:.0f}"
     yield Figure("prediction, Keras / model", keras / ours, at_least(50), note)
 
 
-def fit(folder: Path) -> float:
-    """The same network on the same rows, which are all in memory: seconds of the whole process."""
+def fit(folder: Path) -> None:
+    """Train the same network on the same rows, which are all in memory."""
     import keras
     import train
 
@@ -87,18 +91,17 @@ def fit(folder: Path) -> float:
 
 
 def training(folder: Path):
+    import pandas  # not above: the other process is timed with its imports
+
+    from retrain_api.table import prepare
+
     draw = np.random.default_rng(7)
     rows = draw.normal(size=(ROWS, COLUMNS + 1)).astype("float32")
     rows[:, -1] = rows[:, 0] * 3 + rows[:, 1] ** 2 + rows[:, -1]
     csv = folder / "rows.csv"
     csv.parent.mkdir(exist_ok=True)
-    import pandas
-
     names = [*(f"x{number}" for number in range(COLUMNS)), "y"]
     pandas.DataFrame(rows, columns=names).to_csv(csv, index=False, float_format="%.6f")
-    sys.path.insert(0, str(ROOT))
-    from retrain_api.table import prepare
-
     write_job(folder / "in", rows[:10], epochs=EPOCHS)
     begin = time.monotonic()
     with csv.open("rb") as file:
@@ -118,5 +121,4 @@ def figures(folder: Path):
 
 
 if __name__ == "__main__":
-    measure = {"predict": predict, "fit": fit}[sys.argv[1]]
-    print(measure(Path(sys.argv[2])) or 0)
+    {"predict": predict, "fit": fit}[sys.argv[1]](Path(sys.argv[2]))

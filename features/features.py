@@ -140,7 +140,7 @@ def serve(connection, stream: Iterator, count: int) -> None:
         log.info("sent %d: %s", len(batch), " ".join(f"{id:.6f}" for id, _, _ in batch))
         if sent != count:
             wait(connection, FEATURES_DELAY_SECONDS)
-        while queued(channel) > QUEUED_AT_MOST:
+        while sent != count and queued(channel) > QUEUED_AT_MOST:
             log.info("more than %d messages wait to be taken; waiting too", QUEUED_AT_MOST)
             wait(connection, TURN_SECONDS)
 

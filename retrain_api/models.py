@@ -89,7 +89,7 @@ def delete(version):
 
 @models.put("/models/current/replicas/<name>")
 def replica(name):
-    if not re.fullmatch(r"[\w.:-]{1,100}", name):
+    if not re.fullmatch(r"[\w.:-]{1,100}", name, re.ASCII):
         abort(400, "the name of a replica has 1 to 100 letters, digits or . : - _")
     try:
         said = serving(handed_in.loads(request.get_data()))

@@ -24,6 +24,16 @@ def csv_text(rows: int = 60, columns: int = 10) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_large_csv(path: Path, size: int) -> Path:
+    """Write a CSV of at least `size` bytes, and return its path."""
+    header, rows = csv_text(rows=20_000).split("\n", 1)
+    with path.open("w") as file:
+        file.write(header + "\n")
+        while file.tell() < size:
+            file.write(rows)
+    return path
+
+
 def report(**changes) -> dict:
     """Return what a worker says of a result; `changes` replace some of it."""
     regions = [{"file": "a.csv", "rows": 12} | MAE]

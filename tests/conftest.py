@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +25,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
-SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: the same tests with ten times the numbers
+SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: tests go on for longer
 RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
 
 # Files are dealt out to several processes; those that take minutes go first.
-LONG = ["containers", "retraining", "chaos", "disk", "exactly_once", "jail", "worker", "pipeline"]
+LONG = ["containers", "retraining", "chaos", "disk", "exactly_once", "long_run", "jail", "worker"]
+LONG += ["pipeline"]
 
 
 def pytest_collection_modifyitems(items):
@@ -83,8 +85,9 @@ def lacking(what: str):
 
 def copy_project(folder: Path) -> None:
     """Copy what a clone would have, as it is on disk now, without what running leaves behind."""
-    left = shutil.ignore_patterns(".git", ".venv", ".run", "logs", "__pycache__", ".*_cache")
-    shutil.copytree(ROOT, folder, ignore=left)
+    left = [".git", ".venv", ".run", "logs", "__pycache__", ".*_cache"]
+    left += [".hypothesis", ".schemathesis"]
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
     (folder / "logs").mkdir()
 
 
@@ -98,11 +101,54 @@ def wait_for(true, seconds: float, what: str):
     pytest.fail(f"waited {seconds} s in vain for {what}")
 
 
+def memory(pid: int, kind: str) -> float:
+    """Return what /proc says of a process under `kind`, such as VmRSS, in MB; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
+
+
 def peak_memory(pid: int) -> float:
-    """Return the most memory that a process ever had (VmHWM), in MB; 0 if it has ended."""
-    status = Path(f"/proc/{pid}/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    """Return the most memory that a process ever had, in MB; 0 if it has ended."""
+    return memory(pid, "VmHWM")
+
+
+def within(seconds: float, call, what: str):
+    """Return or raise what `call` does; fail if it takes longer.
+
+    Of a queue without a leader no answer ever comes, and pika waits for one.
+    """
+    answer = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        pytest.fail(f"waited {seconds} s in vain for {what}")
+
+
+def confirms(connect, queue: str, body: bytes, seconds: float) -> bool:
+    """Publish a body on a connection of its own; return whether the broker confirmed it in time."""
+
+    def publish() -> None:
+        with connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", queue, body, pika.BasicProperties(delivery_mode=2))
+
+    try:
+        within(seconds, publish, f"{queue} to take a body")
+    except (pytest.fail.Exception, pika.exceptions.AMQPError):
+        return False
+    return True
 
 
 @contextmanager
@@ -111,8 +157,10 @@ def small_disk_at(folder: Path, size: str):
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         lacking("root, to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def free_port() -> int:
@@ -147,18 +195,8 @@ class Broker:
 
     def takes_messages(self) -> bool:
         """Does each queue confirm one within a minute? One without a leader never does."""
-
-        def publish():
-            with self.connect() as connection:
-                channel = connection.channel()
-                channel.confirm_delivery()
-                for queue in ("features", "y_true", "y_pred", "dead"):
-                    channel.basic_publish("", queue, b"a probe")
-
-        publishing = threading.Thread(target=publish, daemon=True)
-        publishing.start()
-        publishing.join(60)
-        return not publishing.is_alive()
+        queues = ("features", "y_true", "y_pred", "dead")
+        return all(confirms(self.connect, queue, b"a probe", 60) for queue in queues)
 
     def count(self, queue: str) -> int:
         """Return how many messages wait in `queue`; 0 if there is no such queue."""

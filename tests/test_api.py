@@ -1,12 +1,10 @@
 """What the retraining API promises to those who send data and ask for models."""
 
-import importlib
 import io
 import json
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,11 +12,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from api import KERAS, NO_BROKER, Api, at_once, csv_text
-from conftest import ROOT, peak_memory, small_disk_at, wait_for
+from conftest import peak_memory, small_disk_at, wait_for
 
-sys.path.insert(0, str(ROOT))
-retrain_api = importlib.import_module("retrain_api")
-keeper = importlib.import_module("retrain_api.keeper")
+import retrain_api
+from retrain_api import keeper
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from api import KERAS, Api, csv_text
 GOOD = csv_text()
 H5 = b"\x89HDF\r\n\x1a\n and so on"
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+UNNAMED = b"--b\r\nContent-Disposition: form-data%b\r\n"
 PART = b'--b\r\nContent-Disposition: form-data; name="data"; filename="a.csv"\r\n\r\n'
 
 
@@ -74,6 +75,10 @@ CASES = {
     "a field of 1 MB": (job(target="y" * 10**6), 413, "500 kB"),
     "a field as a file": (job(data(), ("target", ("t", b"y"))), 400, "without an @"),
     "a field twice": (job(epochs=["5", "6"]), 400, "once"),
+    "a field without a name": (raw(UNNAMED % b"" + b"\r\n5\r\n--b--\r\n"), 400, "not known"),
+    "a file without a field": (
+        *(raw(UNNAMED % b'; filename="a.csv"' + b"\r\n5\r\n--b--\r\n"), 400, "not known"),
+    ),
     "an empty field": (job(target=""), 400, "empty"),
     "epochs in words": (job(epochs="five"), 400, "1 to 10000"),
     "no epochs": (job(epochs="0"), 400, "1 to 10000"),
@@ -138,6 +143,10 @@ CASES = {
     ),
     "a replica with a strange name": (
         call("PUT", "/models/current/replicas/a%20b", json={"serves": 1}),
+        *(400, "name"),
+    ),
+    "a replica with a name in Cyrillic": (
+        call("PUT", "/models/current/replicas/раз", json={"serves": 1}),
         *(400, "name"),
     ),
     "5 MB where no file is expected": (

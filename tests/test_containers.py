@@ -10,7 +10,7 @@ import urllib.request
 
 import pika
 import pytest
-from api import csv_text, next_version, retrain
+from api import next_version, retrain, write_large_csv
 from composed import SERVICES, composed
 from conftest import (
     docker,
@@ -81,16 +81,12 @@ def test_the_management_page_knows_the_queues(system):
 
 
 def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, figure):
-    header, rows = csv_text(rows=20_000).split("\n", 1)
-    with (system.clone / "large.csv").open("w") as file:
-        file.write(header + "\n")
-        while file.tell() < 10**9:
-            file.write(rows)
+    large = write_large_csv(system.clone / "large.csv", 10**9)
     url = f"http://localhost:{system.ports['API_PORT']}/jobs"
     begin = time.monotonic()
-    answer = system.run("curl", "-sS", "-F", "deploy=never", "-F", f"data=@{file.name}", url)
+    answer = system.run("curl", "-sS", "-F", "deploy=never", "-F", f"data=@{large}", url)
     seconds = time.monotonic() - begin
-    os.unlink(file.name)
+    large.unlink()
     job = json.loads(answer)
     system.run("curl", "-sS", "-X", "DELETE", f"{url}/{job['id']}")
     # gunicorn's first process and the one that serves share most of their pages

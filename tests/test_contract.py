@@ -2,7 +2,6 @@
 
 import ast
 import re
-import sys
 
 import msgspec
 import pytest
@@ -10,9 +9,8 @@ from conftest import ROOT, load
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
-sys.path.insert(0, str(ROOT))
-import retrain_api  # noqa: E402, found by the line above
-from retrain_api.openapi import PATHS  # noqa: E402
+import retrain_api
+from retrain_api.openapi import PATHS
 
 modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric")}
 

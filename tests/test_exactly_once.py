@@ -5,7 +5,7 @@ import random
 import re
 import threading
 import time
-from functools import partial
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -47,14 +47,14 @@ class Follower(threading.Thread):
 class Sender:
     """One life of `features` after another, each with a seed of its own."""
 
-    def __init__(self, run, broker, chance):
-        self.run, self.broker, self.chance, self.lives = run, broker, chance, []
+    def __init__(self, start, chance):
+        self.start, self.chance, self.lives = start, chance, []
 
     def live(self):
         """Begin a life if the last one has ended; return the one that lives."""
         if not self.lives or self.lives[-1].process.poll() is not None:
             settings = {"FEATURES_COUNT": ROWS_IN_A_LIFE, "FEATURES_SEED": len(self.lives)}
-            self.lives.append(self.run("features", self.broker, **settings))
+            self.lives.append(self.start("features", **settings))
         return self.lives[-1]
 
     def in_full_flow(self):
@@ -87,42 +87,47 @@ def shown(x: list[float], y: float) -> tuple[str, str, str]:
     return str(y), f"{predicted:.2f}", f"{abs(y - predicted):.2f}"
 
 
+@contextmanager
+def stage(kind: str, folder, run):
+    """Yield a broker without a past, and a function that starts services; end all at the end."""
+    (folder / "broker").mkdir(parents=True)
+    broker = installed(folder / "broker") if kind == "installed" else in_a_container()
+    started = []
+
+    def start(name: str, **settings):
+        started.append(run(name, broker, LOGS_DIR=folder, **settings))
+        return started[-1]
+
+    try:
+        yield broker, start
+    finally:
+        for service in started:
+            service.end()
+        broker.stop()
+
+
 @pytest.mark.parametrize("kind", ["installed", "rabbitmq4"])
 def test_every_row_that_was_sent_stands_in_the_csv_once(kind, tmp_path, run, figure):
     for name in ("first", "second"):
-        folder = tmp_path / name
-        (folder / "broker").mkdir(parents=True)
-        broker = installed(folder / "broker") if kind == "installed" else in_a_container()
-        try:
-            return send_and_kill(broker, partial(run, LOGS_DIR=folder), folder, figure)
-        except pytest.fail.Exception:
-            if name == "second" or broker.takes_messages():
-                raise
-            figure(f"RabbitMQ ({kind}) lost the leader of a queue by SIGKILL; once more")
-        finally:
-            broker.stop()
+        with stage(kind, tmp_path / name, run) as (broker, start):
+            try:
+                return send_and_kill(broker, start, tmp_path / name, figure)
+            except pytest.fail.Exception:
+                if name == "second" or broker.takes_messages():
+                    raise
+        figure(f"RabbitMQ ({kind}) lost the leader of a queue by SIGKILL; once more")
 
 
-def send_and_kill(broker, run, logs, figure):
+def send_and_kill(broker, start, logs, figure):
     """`broker` has no past, and is not the one that other tests go on with: it is killed."""
     chance = random.Random(seed := random.randrange(10**6))
     print("seed", seed)
-    follower = Follower(logs / "metric_log.csv")
-    model, metric = (run(name, broker, supervised=True) for name in ("model", "metric"))
+    model, metric = (start(name, supervised=True) for name in ("model", "metric"))
     wait_for(lambda: "started" in model.said() and "started" in metric.said(), 60, "the services")
-    sender = Sender(run, broker, chance)
-    kills, restarts = 0, [(KILLS, True), (KILLS // 2, False)]
-    while kills < KILLS:
-        wait_for(lambda: model.has_started() and metric.has_started(), 60, "the services")
-        life = sender.in_full_flow()
-        kills += chance.choice([model, metric, life]).kill()
-        if kills >= restarts[-1][0]:  # long enough after the queues were declared
-            sender.in_full_flow()
-            broker.restart(kill=restarts.pop()[1])
-    while len(sender.sent()) < ROWS:
-        sender.live().process.wait(120)
-    sent = set(sender.sent())
+    sender, follower = Sender(start, chance), Follower(logs / "metric_log.csv")
     try:
+        kills = kill_again_and_again(broker, sender, [model, metric], chance)
+        sent = set(sender.sent())
         wait_for(lambda: sent <= {r[0] for r in rows_of(logs / "metric_log.csv")}, 180, "every row")
     finally:
         follower.stop()
@@ -135,6 +140,21 @@ def send_and_kill(broker, run, logs, figure):
     assert sent <= {str(msgspec.json.decode(error)["id"]) for error in broker.stream()}
     assert not follower.changed and follower.reads > 100
     assert broker.count("dead") == 0
+
+
+def kill_again_and_again(broker, sender: Sender, services: list, chance) -> int:
+    """Send ROWS, and kill who takes and who sends them; return how often."""
+    kills, restarts = 0, [(KILLS, True), (KILLS // 2, False)]
+    while kills < KILLS:
+        wait_for(lambda: all(s.has_started() for s in services), 60, "the services")
+        life = sender.in_full_flow()
+        kills += chance.choice([*services, life]).kill()
+        if kills >= restarts[-1][0]:  # long enough after the queues were declared
+            sender.in_full_flow()
+            broker.restart(kill=restarts.pop()[1])
+    while len(sender.sent()) < ROWS:
+        sender.live().process.wait(120)
+    return kills
 
 
 def check(sender: Sender, logs) -> None:

@@ -83,6 +83,8 @@ def test_it_waits_while_nobody_takes_what_it_sends(broker, run):
     sent = service.said().count("sent")
     time.sleep(2)
     assert service.said().count("sent") == sent < 10
+    last = run("features", broker, FEATURES_COUNT=1)
+    assert last.process.wait(30) == 0  # it has nothing left to wait for
     with broker.connect() as connection:
         connection.channel().queue_purge("y_true")
     wait_for(lambda: service.said().count("sent") > sent, 30, "more rows")

@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from api import Api
-from conftest import ROOT, SOAK, load
+from conftest import SOAK, load
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
+from retrain_api import handed_in, table
 
 dead = load("dead/dead.py")
 metric = load("metric/metric.py")
@@ -23,8 +25,6 @@ serving = load("model/serving.py")
 plot = load("plot/plot.py")
 worker = load("retrain_worker/retrain_worker.py")
 outputs = load("retrain_worker/outputs.py")
-sys.path.insert(0, str(ROOT))
-from retrain_api import handed_in, table  # noqa: E402, found by the line above
 
 settings.register_profile(
     "ours",
@@ -191,8 +191,6 @@ def api(tmp_path, broker):
     with Api(tmp_path, broker) as api:
         api.version()
         yield api
-    with broker.connect() as connection:
-        connection.channel().queue_delete("retrain_jobs")
 
 
 def test_the_api_is_what_it_says_of_itself_whatever_it_is_sent(api, figure):

@@ -18,26 +18,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import Service, docker, free_port, installed, python_image, wait_for
+from conftest import ROOT, Service, docker, free_port, installed, python_image, wait_for
 from samples import write_models
 from sklearn.datasets import load_diabetes
+from worker_stage import api_name
 
 data, target = load_diabetes(return_X_y=True)
 ROWS = data[:20].tolist()
 COLUMNS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 ARRAYS = "hold_out", "train"
-MODEL_IMAGE, TRAINER_IMAGE = "monitoring-test-model", "monitoring-test-trainer"
+MODEL_IMAGE, TRAINER_IMAGE = (  # another run on the same engine has its own
+    f"monitoring-test-{os.getpid()}-{name}" for name in ("model", "trainer")
+)
 
 
-@pytest.fixture(scope="module")
-def images():
-    """Build the two images that jobs run in from what is on disk now."""
+@contextmanager
+def job_images():
+    """Build the two images that jobs run in from what is on disk now; remove them at the end."""
     base = ["--build-arg", f"PYTHON_IMAGE={python_image()}"]
     files = {MODEL_IMAGE: "model/Dockerfile", TRAINER_IMAGE: "retrain_worker/trainer.Dockerfile"}
-    for image, file in files.items():
-        docker("build", "-q", *base, "-t", image, "-f", file, ".")
-    yield
-    docker("rmi", *files)
+    try:
+        for image, file in files.items():
+            docker("build", "-q", *base, "-t", image, "-f", str(ROOT / file), str(ROOT))
+        yield
+    finally:
+        docker("rmi", "-f", *files)
 
 
 class Retraining:
@@ -59,7 +64,6 @@ class Retraining:
             "TRAIN_CPUS": "1",
         }
         self.api = self.start("retrain_api")
-        wait_for(self.is_up, 60, "the API")
 
     def start(self, name: str, supervised: bool = True, **settings):
         log = self.folder / f"{name}-{len(self.processes)}.log"
@@ -113,8 +117,12 @@ class Retraining:
         return docker("ps", "-q", "--no-trunc", *begun[0])
 
     def stop(self) -> None:
+        """End all, and remove what a job that is not at its end has on the engine."""
         for process in reversed(self.processes):
             process.end()
+        secret = self.folder / "data/worker_secret"
+        if secret.exists():
+            remove_from_engine(f"monitoring.api={api_name(secret.read_text().strip())}")
 
 
 def left_of(id: str) -> str:
@@ -122,15 +130,35 @@ def left_of(id: str) -> str:
     return docker("ps", "-aq", *name) + docker("volume", "ls", "-q", *label)
 
 
-@pytest.fixture(scope="module")
-def system(images, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("retraining")
+def remove_from_engine(label: str) -> None:
+    """Remove all containers and volumes with a label."""
+    label = ["--filter", f"label={label}"]
+    if containers := docker("ps", "-aq", *label).split():
+        docker("rm", "-f", "-v", *containers)
+    if volumes := docker("volume", "ls", "-q", *label).split():
+        docker("volume", "rm", "-f", *volumes)
+
+
+@contextmanager
+def retraining(folder):
+    """Yield the retraining half with a broker of its own; at the end nothing of it is left."""
     (folder / "broker").mkdir()
     broker = installed(folder / "broker")
-    system = Retraining(folder, broker)
-    yield system
-    system.stop()
-    broker.stop()
+    try:
+        system = Retraining(folder, broker)
+        try:
+            wait_for(system.is_up, 60, "the API")
+            yield system
+        finally:
+            system.stop()
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    with job_images(), retraining(tmp_path_factory.mktemp("retraining")) as system:
+        yield system
 
 
 def write(path, y):

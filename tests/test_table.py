@@ -1,6 +1,5 @@
 """CSVs as people have them: read alike however they are written, or refused with the place."""
 
-import importlib
 import io
 import os
 import random
@@ -13,10 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, SOAK, small_disk_at
 
-sys.path.insert(0, str(ROOT))
-disk = importlib.import_module("retrain_api.disk")
-dialect = importlib.import_module("retrain_api.dialect")
-table = importlib.import_module("retrain_api.table")
+from retrain_api import dialect, disk, table
 
 PLAIN = "a,b,y\n" + "".join(f"{n},{n}.5,{n * n}\n" for n in range(30))
 

@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, docker, lacking, load, python_image, wait_for
 from worker_stage import (
     OwnEngine,
+    labelled,
     left_of,
     scorer_image,
     send,
@@ -226,10 +227,14 @@ def own_engine(monkeypatch):
         lacking("root and dockerd, to start a Docker engine beside the machine's")
     image = python_image()
     with tempfile.TemporaryDirectory() as folder:  # a short name: the path of a socket has a limit
-        engine = OwnEngine(Path(folder), image)
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        yield engine
-        engine.end()
+        engine = OwnEngine(Path(folder))
+        try:
+            engine.start()
+            engine.take(image)
+            monkeypatch.setenv("DOCKER_HOST", engine.host)
+            yield engine
+        finally:
+            engine.end()
 
 
 def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs(
@@ -251,7 +256,7 @@ def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs
 
 
 def test_the_full_clean_up_removes_what_a_killed_worker_left(own_engine):
-    labels = ["--label", "monitoring.worker=gone"]
+    labels = labelled("orphan")
     docker("volume", "create", *labels, "orphan")
     docker("run", "-d", *labels, "-v", "orphan:/in", python_image(), "sleep", "600")
     docker("volume", "create", "somebody-elses")
@@ -294,7 +299,7 @@ def test_what_is_left_of_an_attempt_that_is_over_is_removed_while_waiting(
     worker_api, start_worker, scorer
 ):
     job = worker_api.add("")
-    labels = ["--label", f"monitoring.job={job.id}", "--label", "monitoring.attempt=1"]
+    labels = labelled(job.id)
     docker("volume", "create", *labels, f"{job.id}-orphan")
     worker = start_worker(MODEL_IMAGE=scorer)
     wait_for(lambda: not left_of(job), 30, "the clean-up")

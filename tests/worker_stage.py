@@ -206,7 +206,8 @@ class Worker(Service):
     def __init__(self, folder, environment: dict, **settings):
         self.folder = folder
         if not (folder / "retrain_worker").exists():
-            shutil.copytree(ROOT / "retrain_worker", folder / "retrain_worker")
+            unused = shutil.ignore_patterns("__pycache__")  # may change under our hands
+            shutil.copytree(ROOT / "retrain_worker", folder / "retrain_worker", ignore=unused)
             (folder / "retrain_worker/train.py").write_text(TRAIN)
             (folder / "model").mkdir()
             (folder / "model/score.py").write_text(SCORE)
@@ -227,34 +228,40 @@ class Worker(Service):
 
 
 class OwnEngine:
-    """A Docker engine beside the machine's, for tests that restart it; it has one image.
+    """A Docker engine beside the machine's, for tests that restart it.
 
-    It sees a network of its own: on the machine's it would remove the other engine's bridge.
+    It sees a network of its own: on the machine's it would remove the other engine's bridge. Where
+    both share one containerd, they know nothing of each other's containers.
     """
 
-    def __init__(self, folder: Path, image: str):
-        self.folder, self.host = folder, f"unix://{folder}/socket"
+    def __init__(self, folder: Path):
+        self.folder, self.host, self.process = folder, f"unix://{folder}/socket", None
         (folder / "daemon.json").write_text("{}")  # not the machine's settings
-        self.start()
-        copy = f"docker save {image} | docker --host {self.host} load"
-        subprocess.run(copy, shell=True, check=True, capture_output=True, timeout=300)
 
     def start(self) -> None:
         places = {"config-file": "daemon.json", "data-root": "data", "exec-root": "run"}
         command = ["unshare", "--net", "dockerd", f"--host={self.host}", "--bridge=none"]
         command += [f"--{name}={self.folder / place}" for name, place in places.items()]
         command += [f"--pidfile={self.folder}/pid", "--iptables=false"]
+        for kind in ("", "-plugins"):
+            command.append(f"--containerd{kind}-namespace=monitoring-test-{os.getpid()}{kind}")
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         wait_for(self.answers, 60, "an engine of our own")
+
+    def take(self, image: str) -> None:
+        """Copy an image from the machine's engine."""
+        copy = f"docker save {image} | docker --host {self.host} load"
+        subprocess.run(copy, shell=True, check=True, capture_output=True, timeout=300)
 
     def answers(self) -> bool:
         info = ["docker", "--host", self.host, "info"]
         return not subprocess.run(info, capture_output=True, timeout=60).returncode
 
     def end(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
+        if self.process:
+            self.process.terminate()
+            self.process.wait(60)
 
 
 @contextmanager
@@ -306,10 +313,20 @@ def left_of_system() -> list[str]:
     """Return what is there of any of our workers: so no container waits any more, either."""
     if not has_docker():
         return []
-    known = hashlib.sha256(f"Bearer {SECRET}".encode()).hexdigest()[:12]  # as `client` makes it
-    label = ("--filter", f"label=monitoring.api={known}", "--format")
+    label = ("--filter", f"label=monitoring.api={api_name(SECRET)}", "--format")
     containers = docker("ps", "-a", *label, "{{.Names}}").split()
     return containers + docker("volume", "ls", *label, "{{.Name}}").split()
+
+
+def api_name(secret: str) -> str:
+    """Return what tells an API with this secret from another whose jobs run on the same engine."""
+    return hashlib.sha256(f"Bearer {secret}".encode()).hexdigest()[:12]
+
+
+def labelled(job: str) -> list[str]:
+    """Return options of docker that label a thing as ours: workers of other APIs leave it alone."""
+    labels = {"job": job, "attempt": 1, "worker": "gone", "api": api_name(SECRET)}
+    return [f"--label=monitoring.{name}={value}" for name, value in labels.items()]
 
 
 def left_of(job: Job) -> list[str]:
