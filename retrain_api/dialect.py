@@ -18,7 +18,7 @@ from typing import BinaryIO, NoReturn
 
 from retrain_api.cells import Refused, is_number
 
-BLOCK = 2**20  # bytes read at once: pandas takes a millisecond to begin, however few it gets
+BLOCK = 2**19  # bytes read at once: with fewer pandas spends much of its time on beginning
 LONGEST_ROW = 2**18  # bytes; a longer one passes if it lies within a block
 LOOK_AT = 20, 1000  # rows and cells, at most, that decide on the delimiter
 
