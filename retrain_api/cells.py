@@ -48,6 +48,7 @@ def many(data: bytes, delimiter: str = ",") -> np.ndarray:
         dtype=float,
         na_filter=False,
         skip_blank_lines=False,
+        low_memory=False,  # or it would work on parts of what is a part already
     )
     return cells.to_numpy()
 

@@ -18,7 +18,8 @@ from typing import BinaryIO, NoReturn
 
 from retrain_api.cells import Refused, is_number
 
-BLOCK = 2**18  # bytes read at once; a row of this length passes, one of twice that never
+BLOCK = 2**19  # bytes read at once: with fewer pandas spends much of its time on beginning
+LONGEST_ROW = 2**18  # bytes; a longer one passes if it lies within a block
 LOOK_AT = 20, 1000  # rows and cells, at most, that decide on the delimiter
 
 DELIMITERS = ",;\t"
@@ -89,17 +90,19 @@ class Csv:
             before_last = len(block) - 1  # a CR there may be one half of a CRLF
             end = 1 + max(block.rfind(b"\n"), block.rfind(b"\r", 0, before_last))
             rest = block[end:]
-            block = block[:end].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            block = block[:end]
+            if b"\r" in block:
+                block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             if block:
                 yield line, block
             line += block.count(b"\n")
-            if len(rest) > BLOCK:
+            if len(rest) > LONGEST_ROW:
                 self.refuse_long(line)
         if rest:
             yield line, rest.rstrip(b"\r") + b"\n"
 
     def refuse_long(self, line: int) -> NoReturn:
-        kib = BLOCK // 1024
+        kib = LONGEST_ROW // 1024
         self.refuse(f"a row of over {kib} KiB; end each row, and close each quote", line)
 
     def decode(self, line: int, block: bytes) -> str:
@@ -158,8 +161,9 @@ class Csv:
                 made = careful(partial(self.records, line - rest.count("\n"), text))
                 rest = self.rest
             yield made
-            line += block.count(b"\n") - rest.count("\n")
-            if len(rest) > BLOCK:
+            if rest:
+                line += block.count(b"\n") - rest.count("\n")
+            if len(rest) > LONGEST_ROW:
                 self.refuse_long(line)
         if rest:
             self.refuse(NOT_CLOSED, line)

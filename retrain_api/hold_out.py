@@ -30,7 +30,7 @@ def buckets(rows: np.ndarray) -> np.ndarray:
     """Return the bucket of each row; `rows` has the shape (rows, columns) and holds no -0.0."""
     cells = hash_array(rows.ravel()).reshape(rows.shape)
     odd = 2 * np.arange(rows.shape[1], dtype=np.uint64) + 1  # a cell counts by its place, too
-    return (cells * odd).sum(axis=1, dtype=np.uint64) >> np.uint64(48)
+    return cells @ odd >> np.uint64(48)
 
 
 def count(rows: np.ndarray) -> np.ndarray:
@@ -79,9 +79,10 @@ def write(scratch: BinaryIO, columns: int, held_out: np.ndarray, rows: int, fold
             disk.check_room(folder, len(piece), disk.KEEP_FREE_BYTES)
             chunk = np.frombuffer(piece, FLOAT).reshape(-1, columns)
             side = held_out[buckets(chunk)]
-            hold_out.write(chunk[side].data)
-            train.write(chunk[~side].data)
-            targets = chunk[~side, -1].astype(float)
+            training = chunk.compress(~side, axis=0)
+            hold_out.write(chunk.compress(side, axis=0).data)
+            train.write(training.data)
+            targets = training[:, -1].astype(float)
             smallest = targets.min(initial=smallest)
             largest = targets.max(initial=largest)
             total += targets.sum()

@@ -80,17 +80,15 @@ class Table:
         """Return the rows of a block that holds bare numbers and nothing else; or None."""
         delimiter = self.csv.delimiter
         commas = b"," if self.csv.comma else b""
-        if block.translate(None, PLAIN + delimiter.encode() + commas + b"\n"):
-            return None
-        if block.count(delimiter.encode()) != block.count(b"\n") * (len(self.names) - 1):
-            return None  # a blank line, or a short row, which pandas would fill up
+        marks = block.translate(None, PLAIN + commas)
+        row = delimiter.encode() * (len(self.names) - 1) + b"\n"
+        if marks != row * (len(marks) // len(row)):
+            return None  # a quote, a text, a blank line, or a short row, which pandas would fill up
         try:
             rows = many(block.replace(commas, b".") if commas else block, delimiter)
-            if rows.shape[1] == len(self.names):
-                return as_float32(rows[:, places])
+            return as_float32(rows[:, places])
         except (ValueError, OverflowError):
-            pass  # `careful` will say where
-        return None
+            return None  # `careful` will say where
 
     def careful(self, places: list[int], records: Callable) -> np.ndarray:
         """Return the rows of a block that holds quotes, blanks or texts, or refuse it."""

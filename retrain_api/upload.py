@@ -6,6 +6,7 @@ answer did not wait for is read and thrown away after it, since a client that is
 not see the answer; after an error, at which most clients stop, only for some seconds.
 """
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -22,10 +23,11 @@ from retrain_api.disk import KEEP_FREE_BYTES, Spool
 
 STALLED_SECONDS = 60
 DRAIN_SECONDS = 10
+READ_BYTES = 2**20  # asked of gunicorn at once: it takes as much, and copies what is left over
 
 
-class Incoming:
-    """The body of a request, whose reader's errors are answers."""
+class Incoming(io.RawIOBase):
+    """The body of a request, whose reader's errors are answers; to be read through a buffer."""
 
     def __init__(self, environ: dict):
         self.body = environ["wsgi.input"]
@@ -33,18 +35,22 @@ class Incoming:
         if socket := environ.get("gunicorn.socket"):
             socket.settimeout(STALLED_SECONDS)
 
-    def read(self, size: int = -1) -> bytes:
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
         try:
-            data = self.body.read(size)
+            data = self.body.read(len(buffer))
         except TimeoutError:
             raise RequestTimeout(f"nothing came for {STALLED_SECONDS} s; send it again") from None
         except Exception as error:  # the server's: a chunk that is no chunk, a client that left
             raise BadRequest(f"the body broke off or is malformed ({error}); send again") from None
         if self.left is not None:
             self.left -= len(data)
-            if self.left > 0 and not data and size:
+            if self.left > 0 and not data:
                 raise BadRequest("the upload ended before its Content-Length; send it again")
-        return data
+        buffer[: len(data)] = data
+        return len(data)
 
     def drain(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -60,7 +66,7 @@ class Upload(flask.Request):
     moving: Callable[[], None] | None = None  # called as its bytes come in
 
     def __init__(self, environ: dict, *args, **kwargs):
-        environ["wsgi.input"] = Incoming(environ)
+        environ["wsgi.input"] = io.BufferedReader(Incoming(environ), READ_BYTES)
         self.spools = []
         super().__init__(environ, *args, **kwargs)
 
@@ -90,5 +96,5 @@ def drain_after(response: flask.Response) -> flask.Response:
     """Once the answer is sent, read what it did not wait for: all of an upload that is known."""
     known = response.status_code < 400 and flask.request.endpoint == "jobs.create"
     seconds = math.inf if known else DRAIN_SECONDS
-    response.call_on_close(partial(flask.request.environ["wsgi.input"].drain, seconds))
+    response.call_on_close(partial(flask.request.environ["wsgi.input"].raw.drain, seconds))
     return response
