@@ -38,11 +38,13 @@ def upload(folder: Path):
 
 
 @contextmanager
-def two_workers(folder: Path):
+def two_workers(folder: Path, **settings: str):
     """Yield the retraining half, with `model` and two workers, each job with one CPU."""
-    with job_images(), retraining(folder) as system:
+    folder.mkdir()
+    with retraining(folder) as system:
         model = system.start("model")
-        workers = [system.start("retrain_worker", WORKER_NAME=f"w{n}") for n in range(2)]
+        names = [settings | {"WORKER_NAME": f"w{n}"} for n in range(2)]
+        workers = [system.start("retrain_worker", **each) for each in names]
         wait_for(lambda: model.has_started(), 60, "the model")
         for worker in workers:
             wait_for(lambda w=worker: "waiting for a job" in w.said(), 60, "the workers")
@@ -87,6 +89,7 @@ def bare(system, id: str, folder: Path) -> None:
 
 def small_job(system, table: Path, folder: Path):
     deployed(system, table)  # everything was read from the disk once
+    time.sleep(10)  # the next container imports TensorFlow, and then waits
     begin = time.monotonic()
     id = deployed(system, table)
     ours = time.monotonic() - begin
@@ -96,6 +99,7 @@ def small_job(system, table: Path, folder: Path):
 
 
 def many_jobs(system, table: Path):
+    """Compare many jobs with one. They start cold: what waits warm has done some work before."""
     took = {}
     for count in COUNTS:
         begin = time.monotonic()
@@ -117,8 +121,9 @@ def figures(folder: Path):
     if not has_docker():
         print("No Docker engine answers: the figures of jobs are left out.", file=sys.stderr)
         return
-    (folder / "retraining").mkdir()
     table = write(folder / "diabetes.csv", load_diabetes().target)
-    with two_workers(folder / "retraining") as system:
-        yield from small_job(system, table, folder)
-        yield from many_jobs(system, table)
+    with job_images():
+        with two_workers(folder / "warm") as system:
+            yield from small_job(system, table, folder)
+        with two_workers(folder / "cold", TRAIN_WARM="0") as system:
+            yield from many_jobs(system, table)
