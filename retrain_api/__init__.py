@@ -3,10 +3,10 @@
     curl ──▶ POST /jobs ──▶ data volume, SQLite ──▶ [retrain_jobs] ──▶ retrain_worker
                                                                             │
     `model` ◀── (model_updates) ◀── versions ◀── /worker: claim, inputs, progress, result
+     page   ◀── / and /live/events ◀── [errors]
 
-For people there is a page at /, which uses the same calls. Every other answer is JSON that is readable
-in a terminal; every error is one sentence that says what to send instead. A broker that is away
-delays jobs and refuses none.
+Every answer but the page's is JSON that is readable in a terminal; every error is one sentence that
+says what to send instead. A broker that is away delays jobs and refuses none.
 
     python -m retrain_api        # from the folder above; serves http://127.0.0.1:8000
 """

@@ -105,8 +105,9 @@ def check_names() -> None:
         abort(400, f"{count} data files came; send 1 to {MOST_FILES} CSVs: {HOW}")
 
 
-def clean(name: str) -> str:
-    return handed_in.text(name, 100).replace("\n", " ").replace("\t", " ")
+def clean(name: str | None) -> str:
+    """Return a name from a form in one harmless line; a field may have none."""
+    return handed_in.text(name or "", 100).replace("\n", " ").replace("\t", " ")
 
 
 def shown_name(name: str) -> str:

@@ -121,7 +121,8 @@ class Following:
     def __init__(self, connection):
         self.connection, self.channel, self.asking = connection, connection.channel(), None
         self.rows, self.news, self.counts = Rows(), deque(maxlen=NEWS), None
-        self.arrived, self.offset = deque(), -1
+        self.arrived, self.offset, self.cancelled = deque(), -1, False
+        self.channel.add_on_cancel_callback(self.cancel)
         self.channel.queue_declare("errors", durable=True, arguments=ERRORS)
         self.channel.queue_declare("drift", durable=True, arguments=DRIFT)
         self.newest = newest(connection)
@@ -143,11 +144,15 @@ class Following:
 
         self.channel.basic_consume(queue, arrived, arguments=arguments)
 
+    def cancel(self, method) -> None:
+        """Note that the broker deleted what we read."""
+        self.cancelled = True
+
     def run(self, live: Live) -> None:
-        """Follow while somebody looks, or until it is too far behind."""
+        """Follow while somebody looks, and there is something to follow, at no great distance."""
         told = checked = time.monotonic()
         drawn = -1
-        while live.wanted():
+        while live.wanted() and not self.cancelled:
             self.connection.process_data_events(TURN_SECONDS)
             self.take()
             now = time.monotonic()

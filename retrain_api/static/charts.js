@@ -5,8 +5,14 @@ import { short } from "./dom.js";
 const { d3 } = window;
 const MARGIN = { top: 18, right: 10, bottom: 22, left: 44 };
 
+const TIME = d3.time.format.multi([
+  [":%S", (time) => time.getSeconds()],
+  ["%H:%M", (time) => time.getHours() || time.getMinutes()],
+  ["%-d %b", () => true],
+]);
+
 // Draw the axes of an empty chart; return where its inside is and how numbers become pixels.
-function frame(svg, x, y, { xLabel, yLabel }) {
+function frame(svg, x, y, { xLabel, yLabel, format }) {
   const { width, height } = svg.getBoundingClientRect();
   const inside = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
   svg.replaceChildren();
@@ -14,11 +20,12 @@ function frame(svg, x, y, { xLabel, yLabel }) {
   x.range([0, inside.width]);
   y.range([inside.height, 0]);
   const across = d3.svg.axis().scale(x).orient("bottom").ticks(Math.max(2, width / 110)).tickSize(4);
+  if (format) across.tickFormat(format);
   const up = d3.svg.axis().scale(y).orient("left").ticks(5).tickSize(-inside.width);
   group.append("g").attr("class", "axis").call(up);
   group.append("g").attr("class", "axis").attr("transform", `translate(0,${inside.height})`).call(across);
   label(group, inside.width, inside.height - 6, xLabel, "end");
-  label(group, 4 - MARGIN.left, -7, yLabel, "start");
+  label(group, 0, -7, yLabel, "start");
   return { group, ...inside };
 }
 
@@ -52,7 +59,7 @@ export function drawError(svg, points, marks, news) {
   const [first, last] = d3.extent(times);
   const x = d3.time.scale().domain([first * 1000, Math.max(last, first + 1) * 1000]);
   const y = d3.scale.linear().domain(around(points.map(([, error]) => error))).nice(5);
-  const { group, height } = frame(svg, x, y, {});
+  const { group, height } = frame(svg, x, y, { format: TIME });
   for (const { at, text } of news) {
     const when = Date.parse(at);
     if (when >= first * 1000 && when <= last * 1000)

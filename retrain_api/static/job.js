@@ -13,6 +13,7 @@ export function watch(id) {
   const parts = layout(id);
   place.replaceChildren(...Object.values(parts));
   place.hidden = false;
+  place.focus();
   const losses = [];
   let state = "";
   const stop = follow(`/jobs/${encodeURIComponent(id)}/events`, {
@@ -38,11 +39,18 @@ function layout(id) {
     head: node("h2", {}, `Job ${id} `, node("span", { class: "state" })),
     about: node("p", { role: "status" }),
     bar: node("progress", { hidden: true, "aria-label": "Epochs" }),
-    chart: document.createElementNS("http://www.w3.org/2000/svg", "svg"),
+    chart: emptyChart(),
     report: node("div"),
     actions: node("p", { class: "actions" }),
     log: node("details", {}, node("summary", {}, "Log of the training"), node("pre", { tabindex: 0 })),
   };
+}
+
+function emptyChart() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("hidden", "");
+  return svg;
 }
 
 function tellState({ head, about, actions, bar, chart, log }, id, told) {
@@ -51,7 +59,6 @@ function tellState({ head, about, actions, bar, chart, log }, id, told) {
   badge.className = `state ${told.state}`;
   if (told.reason || told.state === "queued") about.textContent = told.reason ?? "It waits for a worker.";
   if (told.state === "running" && !chart.childNodes.length) about.textContent = "A container is being started.";
-  if (!chart.childNodes.length) chart.style.height = "0";
   if (!isOpen(told)) bar.hidden = true;
   if (told.state === "failed") log.open = true;
   const cancel = node("button", { type: "button", class: "plain", onclick: () => end(id) }, "Cancel this job");
@@ -88,8 +95,7 @@ function addLog({ log, chart }, losses, lines) {
     }
   }
   if (losses.length > 1) {
-    chart.style.height = "";
-    chart.setAttribute("role", "img");
+    chart.removeAttribute("hidden");
     drawLosses(chart, losses);
   }
 }
@@ -106,9 +112,9 @@ async function report({ report: place, about }, id) {
   }
 }
 
-// The errors side by side: of the new model, of the one that serves, of always saying the mean.
+// The errors side by side: of the new model, of the one that served, of always saying the mean.
 function describe(job, { version, mae, regions, compared_with: champion, training }) {
-  const head = ["Rows held out", "Rows", `New: version ${version}`, `Serving: version ${champion}`, "Always the mean"];
+  const head = ["Rows held out", "Rows", `New: version ${version}`, `Served then: version ${champion}`, "Always the mean"];
   const rows = mae ? [errors("all", job.hold_out_rows, mae)] : [];
   if (regions.length > 1) rows.push(...regions.map((region) => errors(region.file, region.rows, region)));
   const names = head.map((name, column) => node("th", { scope: "col", class: column ? "number" : "" }, name));

@@ -24,16 +24,16 @@ function tellNumbers(told) {
   tell(told.problem ?? "");
   if (told.problem) return;
   write("error", short(told.error));
-  write("rolling", told.rolling ? `of the last ${told.rolling} rows` : "");
+  write("rolling", told.rolling ? ` of the last ${told.rolling} rows` : "");
   write("version", told.version ?? "–");
   write("per-minute", whole(told.per_minute));
   write("halves", whole(told.halves?.waiting));
   write("dead", whole(told.queues.dead ?? 0));
   byId("dead").classList.toggle("bad", told.queues.dead > 0);
-  const rows = Object.entries(told.queues).map(([name, count]) =>
-    node("tr", {}, node("th", { scope: "row" }, name), node("td", { class: "number" }, whole(count))),
+  const waiting = Object.entries(told.queues).map(([name, count]) =>
+    node("li", {}, name, node("b", {}, whole(count))),
   );
-  byId("queues").replaceChildren(...rows);
+  byId("queues").replaceChildren(...waiting);
 }
 
 function draw(told) {
