@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 FLAGS += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--hide-scrollbars"]  # they would take their width from the page
 PHONE, TABLET, DESKTOP = 390, 820, 1280  # pixels
 
 
@@ -32,7 +33,10 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """Return what is to be read at a place now; the page may be exchanging it."""
-        script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+        script = (
+            "const there = document.querySelector(arguments[0]);"
+            "return there?.innerText ?? there?.textContent ?? ''"  # SVG has no innerText
+        )
         return self.driver.execute_script(script, selector)
 
     def wait_for_text(self, selector: str, text: str, seconds: float = 30) -> None:

@@ -208,7 +208,15 @@ class Broker:
 
     def delete_queues(self) -> None:
         with self.connect() as connection:
-            for queue in ("features", "y_true", "y_pred", "dead", "errors", "retrain_jobs"):
+            for queue in (
+                "features",
+                "y_true",
+                "y_pred",
+                "dead",
+                "errors",
+                "retrain_jobs",
+                "drift",
+            ):
                 connection.channel().queue_delete(queue)
 
 
