@@ -133,7 +133,7 @@ def admit() -> None:
         request.max_content_length = 2**63  # the disk is the limit
     token = current_app.config["API_TOKEN"]
     changes = request.method not in ("GET", "HEAD", "OPTIONS") and request.blueprint != "work"
-    if changes:
+    if changes or request.blueprint == "events":  # which hold a thread
         refuse_strangers()
     if token and changes and request.endpoint:
         sent = request.headers.get("Authorization", "").encode()

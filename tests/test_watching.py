@@ -17,7 +17,7 @@ from conftest import ROOT, SOAK, lacking, wait_for
 sys.path.insert(0, str(ROOT))
 from retrain_api import rows as counted  # noqa: E402, found by the line above
 from retrain_api.events import LISTENERS, new_lines  # noqa: E402
-from retrain_api.live import HISTORY  # noqa: E402
+from retrain_api.following import HISTORY  # noqa: E402
 from retrain_api.rows import Row, Rows  # noqa: E402
 
 

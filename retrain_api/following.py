@@ -1,0 +1,168 @@
+"""One connection of the page's thread: what it reads, and what it tells each second.
+
+    [errors] (stream)  ──┐ from some rows back
+    [drift] (stream)   ──┼▶ Following ──▶ numbers, charts
+    (metric_counts)    ──┤
+    queues, each second ─┘
+
+It ends when nobody looks any more, when something that it reads is deleted, and when the stream
+has run too far ahead: the next one begins near the end again.
+"""
+
+import logging
+import time
+from collections import deque
+
+import msgspec
+import pika
+
+from retrain_api.rows import Row, Rows
+
+HISTORY = 20_000  # rows before now with which the page begins
+PREFETCH = 2000
+TURN_SECONDS = 0.2
+TELL_SECONDS = 1
+CHECK_SECONDS = 10  # between two looks at how far behind it is
+BEHIND = 5 * HISTORY  # rows, at most
+NEWS = 100  # entries of `drift` that are shown
+
+ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
+DRIFT = {"x-queue-type": "stream", "x-max-age": "30D", "x-max-length-bytes": 10_000_000}
+WAITING = ("features", "y_true", "y_pred", "retrain_jobs", "dead")
+
+log = logging.getLogger("retrain_api")
+
+
+class Counts(msgspec.Struct):
+    """A message on `metric_counts`: what `metric` counted since its database began."""
+
+    joined: int
+    waiting: int
+    repeated: int
+    orphans: int
+
+
+class News(msgspec.Struct):
+    """A message on `drift`: what was seen, or done about it, in a sentence."""
+
+    at: str
+    event: str
+    text: str
+    id: int | float | str | None = None
+    version: int | None = None
+    job: str | None = None
+
+
+class Following:
+    """One connection of the thread, and what it saw."""
+
+    def __init__(self, connection):
+        self.connection, self.channel, self.asking = connection, connection.channel(), None
+        self.rows, self.news, self.counts = Rows(), deque(maxlen=NEWS), None
+        self.arrived, self.offset, self.cancelled = deque(), -1, False
+        self.channel.add_on_cancel_callback(self.cancel)
+        self.channel.queue_declare("errors", durable=True, arguments=ERRORS)
+        self.channel.queue_declare("drift", durable=True, arguments=DRIFT)
+        self.newest = newest(connection)
+        self.subscribe()
+
+    def subscribe(self) -> None:
+        self.channel.basic_qos(prefetch_count=PREFETCH)  # of each; a stream asks for it
+        begin = {"x-stream-offset": max(0, self.newest - HISTORY)}
+        self.consume("errors", self.take_row, begin)
+        self.consume("drift", self.take_news, {"x-stream-offset": "first"})
+        self.channel.exchange_declare("metric_counts", "fanout", durable=True)
+        mine = self.channel.queue_declare("", exclusive=True).method.queue
+        self.channel.queue_bind(mine, "metric_counts")
+        self.consume(mine, self.take_counts)
+
+    def consume(self, queue: str, take, arguments: dict | None = None) -> None:
+        def arrived(channel, method, properties, body):
+            self.arrived.append((method.delivery_tag, take, properties, body))
+
+        self.channel.basic_consume(queue, arrived, arguments=arguments)
+
+    def cancel(self, method) -> None:
+        """Note that the broker deleted what we read."""
+        self.cancelled = True
+
+    def run(self, live) -> None:
+        """Follow while somebody looks, and there is something to follow, at no great distance."""
+        told = checked = time.monotonic()
+        drawn = -1
+        while live.wanted() and not self.cancelled:
+            self.connection.process_data_events(TURN_SECONDS)
+            self.take()
+            now = time.monotonic()
+            if now - checked > CHECK_SECONDS:
+                checked = now
+                if newest(self.connection) - self.offset > BEHIND:
+                    log.info("the page is too far behind: following from near the end again")
+                    return
+            if now - told > TELL_SECONDS:
+                told = now
+                drawn = self.tell(live, drawn)
+
+    def take(self) -> None:
+        tag, now = None, time.time()
+        while self.arrived:
+            tag, take, properties, body = self.arrived.popleft()
+            try:
+                take(properties, body, now)
+            except (ValueError, RecursionError):  # it is not what it should be: not ours to show
+                continue
+        if tag:
+            self.channel.basic_ack(tag, multiple=True)
+
+    def take_row(self, properties, body: bytes, now: float) -> None:
+        self.offset = properties.headers["x-stream-offset"]
+        self.rows.take(read_row(body), now, self.offset <= self.newest)
+
+    def take_news(self, properties, body: bytes, now: float) -> None:
+        self.news.append(read_news(body))
+
+    def take_counts(self, properties, body: bytes, now: float) -> None:
+        self.counts = read_counts(body)
+
+    def tell(self, live, drawn: int) -> int:
+        """Tell what is new, the charts only if there is anything to draw anew."""
+        numbers = self.rows.numbers(time.time()) | {"halves": self.counts, "problem": None}
+        live.tell(numbers=numbers | {"queues": self.queues()})
+        state = self.rows.count + len(self.news)
+        if state != drawn:
+            live.tell(charts=self.rows.charts() | {"news": list(self.news)})
+        return state
+
+    def queues(self) -> dict[str, int | None]:
+        """Return how many messages wait in each queue; None for one that is not there."""
+        return {queue: self.waiting(queue) for queue in WAITING}
+
+    def waiting(self, queue: str) -> int | None:
+        if not self.asking or not self.asking.is_open:  # asking for none closes the channel
+            self.asking = self.connection.channel()
+        try:
+            return self.asking.queue_declare(queue, passive=True).method.message_count
+        except pika.exceptions.ChannelClosedByBroker:
+            return None
+
+
+read_row = msgspec.json.Decoder(Row).decode
+read_news = msgspec.json.Decoder(News).decode
+read_counts = msgspec.json.Decoder(Counts).decode
+
+
+def newest(connection) -> int:
+    """Return where `errors` ends, or a little before that; -1 while it is empty."""
+    channel, offsets = connection.channel(), []
+
+    def arrived(channel, method, properties, body):
+        offsets.append(properties.headers["x-stream-offset"])
+
+    channel.basic_qos(prefetch_count=1)
+    channel.basic_consume("errors", arrived, arguments={"x-stream-offset": "last"})
+    for _ in range(10):  # an empty stream delivers nothing
+        if offsets:
+            break
+        connection.process_data_events(TURN_SECONDS)
+    channel.close()
+    return offsets[0] if offsets else -1
