@@ -46,6 +46,15 @@ class Line:
             self.points = {t // self.step * self.step: v for t, v in self.points.items()}
 
 
+class Mark(msgspec.Struct):
+    """Since when a version answers, how many rows, and with which mean absolute error."""
+
+    at: float
+    version: int | str | None
+    rows: int = 0
+    error: float = 0.0
+
+
 class Rows:
     def __init__(self):
         self.count, self.at, self.version = 0, 0.0, None
@@ -68,7 +77,7 @@ class Rows:
         self.line.add(self.at, self.error())
         self.pairs.append((row.y_true, row.y_pred))
         self.seconds[int(self.at)] += 1
-        self.answered(row.model_version)
+        self.answered(row.model_version, row.absolute_error)
 
     def is_new(self, id) -> bool:
         id = str(id)
@@ -80,14 +89,22 @@ class Rows:
             self.known.discard(self.order.popleft())
         return True
 
-    def answered(self, version) -> None:
-        """Put a mark where a version begins to answer. Two that take turns get one mark each."""
+    def answered(self, version, error: float) -> None:
+        """Put a mark where a version begins to answer, and count what it does from there on.
+
+        Of two that take turns each gets one mark.
+        """
         if self.seen.get(version, -math.inf) < self.at - AGAIN_SECONDS and version != self.version:
-            self.marks.append({"at": self.at, "version": version})
+            self.marks.append(Mark(self.at, version))
         self.version = version
         self.seen[version] = self.at
         if len(self.seen) > MARKS:
             del self.seen[min(self.seen, key=self.seen.get)]
+        for mark in reversed(self.marks):
+            if mark.version == version:
+                mark.rows += 1
+                mark.error += (error - mark.error) / mark.rows
+                break
 
     def error(self) -> float | None:
         """Return the mean absolute error of the last rows."""

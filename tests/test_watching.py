@@ -192,8 +192,9 @@ def test_memory_is_the_same_after_many_rows_as_after_some():
 def test_a_version_gets_a_mark_when_it_begins_to_answer_and_two_in_turn_get_one_each():
     rows = Rows()
     for second, version in enumerate([0] * 20 + [0, 1] * 20 + [1] * 20 + [0] * 5):
-        rows.take(Row(second, 1.0, 2.0, 1.0, version), 1e9 + second, False)
-    assert [mark["version"] for mark in rows.marks] == [0, 1, 0]
+        rows.take(Row(second, 1.0, 2.0, 10.0 + version, version), 1e9 + second, False)
+    told = [(mark.version, mark.rows, mark.error) for mark in rows.marks]
+    assert told == [(0, 40, 10.0), (1, 40, 11.0), (0, 5, 10.0)]
 
 
 def test_a_row_that_comes_again_counts_once_and_an_id_may_tell_the_time():

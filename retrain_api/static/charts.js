@@ -5,6 +5,8 @@ import { short } from "./dom.js";
 const { d3 } = window;
 const MARGIN = { top: 18, right: 10, bottom: 22, left: 44 };
 
+const NAME = 24; // pixels for a name such as v12
+
 const TIME = d3.time.format.multi([
   [":%S", (time) => time.getSeconds()],
   ["%H:%M", (time) => time.getHours() || time.getMinutes()],
@@ -45,10 +47,10 @@ function around(values) {
   return [Math.max(0, low - room), high + room];
 }
 
-function mark(group, at, height, text, kind) {
+function mark(group, at, height, text, kind, left = 3) {
   const place = group.append("g").attr("class", `mark ${kind}`).attr("transform", `translate(${at},0)`);
   place.append("line").attr("y2", height);
-  if (text) place.append("text").attr("y", -5).attr("text-anchor", "middle").text(text);
+  if (text) place.append("text").attr("x", left).attr("y", -5).text(text);
   return place;
 }
 
@@ -58,7 +60,8 @@ export function drawError(svg, points, marks, news) {
   const times = [...points.map(([at]) => at), ...marks.map(({ at }) => at)];
   const [first, last] = d3.extent(times);
   const x = d3.time.scale().domain([first * 1000, Math.max(last, first + 1) * 1000]);
-  const y = d3.scale.linear().domain(around(points.map(([, error]) => error))).nice(5);
+  const errors = [...points.map(([, error]) => error), ...marks.map(({ error }) => error)];
+  const y = d3.scale.linear().domain(around(errors)).nice(5);
   const { group, height } = frame(svg, x, y, { format: TIME });
   for (const { at, text } of news) {
     const when = Date.parse(at);
@@ -66,19 +69,25 @@ export function drawError(svg, points, marks, news) {
       mark(group, x(when), height, "", "drift").append("title").text(text);
   }
   line(group, x, y, points.map(([at, error]) => [at * 1000, error]), "value");
-  drawVersions(group, x, height, marks);
+  drawVersions(group, x, y, height, marks);
   const version = marks.length ? `, version ${marks.at(-1).version} answers` : "";
   svg.setAttribute("aria-label", `Mean absolute error over time; now ${short(points.at(-1)[1])}${version}.`);
 }
 
-// One mark for each deployment; its text is left out where it would stand on the one before.
-function drawVersions(group, x, height, marks) {
-  let free = -Infinity;
-  for (const { at, version } of marks) {
+// A line and a name where a version begins to answer, and its mean error up to the next one. Of
+// names that would stand on each other the newest is written.
+function drawVersions(group, x, y, height, marks) {
+  const [, width] = x.range();
+  let until = width;
+  let free = Infinity;
+  for (const { at, version, error } of [...marks].reverse()) {
     const place = x(at * 1000);
-    const text = place > free ? `v${version ?? "?"}` : "";
-    mark(group, place, height, text, "").append("title").text(`version ${version} answers from here`);
-    if (text) free = place + 30;
+    const left = Math.min(place + 3, width - NAME);
+    const text = left + NAME < free ? `v${version ?? "?"}` : "";
+    mark(group, place, height, text, "", left - place);
+    group.append("path").attr("class", "mean").attr("d", `M${place},${y(error)}H${until}`);
+    until = place;
+    if (text) free = left;
   }
 }
 

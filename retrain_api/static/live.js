@@ -4,6 +4,8 @@ import { follow } from "./calls.js";
 import { drawError, drawHistogram, drawPairs } from "./charts.js";
 import { byId, day, node, short, tell, whole, write } from "./dom.js";
 
+const VERSIONS = 4; // listed below the chart
+
 let charts;
 
 export function start() {
@@ -44,7 +46,16 @@ function draw(told) {
   const beyond = told.histogram.beyond;
   const rest = beyond ? `; ${whole(beyond)} larger ones are not shown` : "";
   write("in-histogram", `of the last ${whole(shown)} rows${rest}`);
+  listVersions(told.marks);
   listNews(told.news);
+}
+
+function listVersions(marks) {
+  const items = marks.slice(-VERSIONS).reverse().map(({ at, version, rows, error }) =>
+    node("li", {}, node("time", {}, `since ${day(at * 1000)}`),
+      `version ${version ?? "unknown"}: mean error ${short(error)} on ${whole(rows)} rows`),
+  );
+  byId("versions").replaceChildren(...items);
 }
 
 function listNews(news) {
