@@ -58,7 +58,8 @@ class Following:
 
     def __init__(self, connection):
         self.connection, self.channel, self.asking = connection, connection.channel(), None
-        self.rows, self.news, self.counts = Rows(), deque(maxlen=NEWS), None
+        self.rows, self.counts = Rows(), None
+        self.news, self.heard = deque(maxlen=NEWS), 0
         self.arrived, self.offset, self.cancelled = deque(), -1, False
         self.channel.add_on_cancel_callback(self.cancel)
         self.channel.queue_declare("errors", durable=True, arguments=ERRORS)
@@ -120,6 +121,7 @@ class Following:
 
     def take_news(self, properties, body: bytes, now: float) -> None:
         self.news.append(read_news(body))
+        self.heard += 1
 
     def take_counts(self, properties, body: bytes, now: float) -> None:
         self.counts = read_counts(body)
@@ -128,7 +130,7 @@ class Following:
         """Tell what is new, the charts only if there is anything to draw anew."""
         numbers = self.rows.numbers(time.time()) | {"halves": self.counts, "problem": None}
         live.tell(numbers=numbers | {"queues": self.queues()})
-        state = self.rows.count + len(self.news)
+        state = self.rows.count + self.heard
         if state != drawn:
             live.tell(charts=self.rows.charts() | {"news": list(self.news)})
         return state

@@ -2,10 +2,29 @@
 
 import { byId } from "./dom.js";
 
+const LOOK_MS = 3000;
 const AWAY = "The service does not answer. Is it running? This page goes on by itself when it is.";
 
 export async function get(path) {
   return answerOf(await fetch(path).catch(away));
+}
+
+// Call `look` now and every few seconds; return what stops that. An error is told until it is gone.
+export function keepLooking(look, problem) {
+  let wrong = false;
+  const turn = async () => {
+    try {
+      await look();
+      if (wrong) problem("");
+      wrong = false;
+    } catch (error) {
+      wrong = true;
+      problem(error.message);
+    }
+  };
+  turn();
+  const timer = setInterval(turn, LOOK_MS);
+  return () => clearInterval(timer);
 }
 
 // A call that changes something. If the service wants its token, ask for it and call again.

@@ -25,6 +25,15 @@ export function tell(problem) {
   byId("problem").hidden = !problem;
 }
 
+// Draw a list, but only when it tells something new: else whoever is in it with the keyboard is lost.
+export function fill(id, rows, made) {
+  const told = JSON.stringify(rows);
+  const place = byId(id);
+  if (place.told === told) return;
+  place.told = told;
+  place.replaceChildren(...rows.map(made));
+}
+
 export const short = (number) => (number == null ? "–" : String(Number(number.toPrecision(4))));
 export const whole = (number) => (number == null ? "–" : number.toLocaleString("en"));
 export const clock = (moment) => new Date(moment).toLocaleTimeString("en-GB");

@@ -17,6 +17,11 @@ export function watch(id) {
   const losses = [];
   let state = "";
   const stop = follow(`/jobs/${encodeURIComponent(id)}/events`, {
+    open: () => { // again, perhaps: then all is told from the beginning
+      tell("");
+      losses.length = 0;
+      parts.log.querySelector("pre").textContent = "";
+    },
     log: (text) => addLog(parts, losses, text.split("\n")),
     progress: (data) => tellProgress(parts, JSON.parse(data)),
     state: (data) => {

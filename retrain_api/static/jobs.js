@@ -1,30 +1,23 @@
 // Jobs: send data, see what becomes of it.
 
-import { get, upload } from "./calls.js";
-import { byId, node, short, tell } from "./dom.js";
+import { get, keepLooking, upload } from "./calls.js";
+import { byId, fill, node, short, tell } from "./dom.js";
 import { watch } from "./job.js";
-
-const LOOK_MS = 3000;
 
 // Show the list, and the job with this id if there is one; return what stops it.
 export function start(id) {
   byId("job").hidden = true;
   const stopJob = id ? watch(decodeURIComponent(id)) : () => {};
-  list();
-  const looking = setInterval(list, LOOK_MS);
+  const stopList = keepLooking(list, tell);
   return () => {
-    clearInterval(looking);
+    stopList();
     stopJob();
   };
 }
 
 async function list() {
-  try {
-    const { jobs } = await get("/jobs?limit=20");
-    byId("job-list").replaceChildren(...jobs.map(row));
-  } catch (error) {
-    tell(error.message);
-  }
+  const { jobs } = await get("/jobs?limit=20");
+  fill("job-list", jobs, row);
 }
 
 function row(job) {
@@ -79,11 +72,11 @@ function drop(event) {
   over(false);
   const files = [...event.dataTransfer.files];
   const isModel = (file) => /\.(keras|h5)$/i.test(file.name);
-  fill(byId("data"), files.filter((file) => !isModel(file)));
-  fill(byId("model"), files.filter(isModel).slice(0, 1));
+  put(byId("data"), files.filter((file) => !isModel(file)));
+  put(byId("model"), files.filter(isModel).slice(0, 1));
 }
 
-function fill(input, files) {
+function put(input, files) {
   if (!files.length) return;
   const carrier = new DataTransfer();
   files.forEach((file) => carrier.items.add(file));

@@ -1,32 +1,15 @@
 // Versions: what each scored, which one serves; another one with a click.
 
-import { change, get } from "./calls.js";
-import { byId, day, node, short, tell, write } from "./dom.js";
+import { change, get, keepLooking } from "./calls.js";
+import { day, fill, node, short, tell, write } from "./dom.js";
 
-const LOOK_MS = 3000;
+export const start = () => keepLooking(list, tell);
 
-let shown = "";
-
-export function start() {
-  shown = "";
-  list();
-  const looking = setInterval(list, LOOK_MS);
-  return () => clearInterval(looking);
-}
-
-// Only what changed is drawn anew, so that the keyboard keeps its place.
 async function list() {
-  try {
-    const [{ models }, current] = await Promise.all([get("/models"), get("/models/current")]);
-    write("serving", serving(current));
-    const now = JSON.stringify([models, current.version]);
-    if (now === shown) return;
-    shown = now;
-    const cards = [...models].reverse().map((report) => card(report, report.version === current.version));
-    byId("model-list").replaceChildren(...cards);
-  } catch (error) {
-    tell(error.message);
-  }
+  const [{ models }, current] = await Promise.all([get("/models"), get("/models/current")]);
+  write("serving", serving(current));
+  const reports = [...models].reverse();
+  fill("model-list", reports.map((report) => ({ report, serves: report.version === current.version })), card);
 }
 
 // What was chosen, and what the replicas of `model` say that they do.
@@ -40,7 +23,7 @@ function serving({ version, replicas }) {
   return `Version ${version} is to serve. ${who}${refused ? ` One refused it: ${refused}` : ""}`;
 }
 
-function card(report, serves) {
+function card({ report, serves }) {
   const { version, why, mae, created, columns, compared_with: champion } = report;
   const facts = mae
     ? [`error ${short(mae.challenger)}`, `version ${champion} ${short(mae.champion)}`, `the mean ${short(mae.mean)}`]
