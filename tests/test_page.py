@@ -154,6 +154,34 @@ def test_names_and_logs_that_are_html_are_text(api, browser, tmp_path):
     assert not browser.all("img")
 
 
+DROP = """
+const carrier = new DataTransfer();
+for (const name of ["a.csv", "m.keras", "b.csv"]) carrier.items.add(new File(["x"], name));
+document.querySelector("#upload").dispatchEvent(new DragEvent("drop", {dataTransfer: carrier}));
+return ["data", "model"].map((id) => [...document.getElementById(id).files].map((f) => f.name));
+"""
+
+
+def test_dropped_files_go_where_they_belong(browser):
+    browser.open("jobs")
+    browser.wait_for_text("#upload", "Drop files")
+    wait_for(lambda: browser.find("#jobs").is_displayed(), 20, "the part")
+    assert browser.driver.execute_script(DROP) == [["a.csv", "b.csv"], ["m.keras"]]
+
+
+def test_the_page_goes_on_by_itself_after_the_service_was_away(tmp_path, broker, run):
+    with Api(tmp_path, broker) as api, started(api.url) as browser:
+        run("metric", broker)
+        browser.open("live")
+        wait_for(lambda: browser.text("#halves") == "0", 20, "the numbers")
+        api.process.stop()
+        browser.wait_for_text("#problem", "does not answer")
+        api.start_again()
+        send_rows(broker, 0, 20, 0, 40)
+        wait_for(lambda: browser.text("#error") == "40", 60, "rows")
+        assert not browser.find("#problem").is_displayed()
+
+
 def test_what_is_wrong_is_said_in_a_sentence(api, browser, tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
     browser.open("jobs")
