@@ -26,7 +26,7 @@ function serving({ version, replicas }) {
 function card({ report, serves }) {
   const { version, why, mae, created, columns, compared_with: champion } = report;
   const facts = mae
-    ? [`error ${short(mae.challenger)}`, `version ${champion} ${short(mae.champion)}`, `the mean ${short(mae.mean)}`]
+    ? [`error: ${short(mae.challenger)}`, `version ${champion}: ${short(mae.champion)}`, `always the mean: ${short(mae.mean)}`]
     : [];
   if (columns) facts.push(`${columns.length} columns`);
   if (created) facts.push(day(created));
