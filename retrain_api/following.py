@@ -22,6 +22,7 @@ HISTORY = 20_000  # rows before now with which the page begins
 PREFETCH = 2000
 TURN_SECONDS = 0.2
 TELL_SECONDS = 1
+EMPTY_SECONDS = 2  # a stream that delivers nothing for so long has nothing
 CHECK_SECONDS = 10  # between two looks at how far behind it is
 BEHIND = 5 * HISTORY  # rows, at most
 NEWS = 100  # entries of `drift` that are shown
@@ -162,9 +163,8 @@ def newest(connection) -> int:
 
     channel.basic_qos(prefetch_count=1)
     channel.basic_consume("errors", arrived, arguments={"x-stream-offset": "last"})
-    for _ in range(10):  # an empty stream delivers nothing
-        if offsets:
-            break
+    end = time.monotonic() + EMPTY_SECONDS
+    while not offsets and time.monotonic() < end:
         connection.process_data_events(TURN_SECONDS)
     channel.close()
     return offsets[0] if offsets else -1
