@@ -12,10 +12,13 @@ has run too far ahead: the next one begins near the end again.
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import pika
 
+from retrain_api import broker
 from retrain_api.rows import Row, Rows
 
 HISTORY = 20_000  # rows before now with which the page begins
@@ -23,7 +26,7 @@ PREFETCH = 2000
 TURN_SECONDS = 0.2
 TELL_SECONDS = 1
 EMPTY_SECONDS = 2  # a stream that delivers nothing for so long has nothing
-CHECK_SECONDS = 10  # between two looks at how far behind it is
+UNDER_WAY_SECONDS = 0.5  # after it, what the broker had sent is here
 BEHIND = 5 * HISTORY  # rows, at most
 NEWS = 100  # entries of `drift` that are shown
 
@@ -61,11 +64,12 @@ class Following:
         self.connection, self.channel, self.asking = connection, connection.channel(), None
         self.rows, self.counts = Rows(), None
         self.news, self.heard = deque(maxlen=NEWS), 0
-        self.arrived, self.offset, self.cancelled = deque(), -1, False
+        self.arrived, self.cancelled = deque(), False
         self.channel.add_on_cancel_callback(self.cancel)
         self.channel.queue_declare("errors", durable=True, arguments=ERRORS)
         self.channel.queue_declare("drift", durable=True, arguments=DRIFT)
-        self.newest = newest(connection)
+        self.newest, self.length = newest(), self.waiting("errors")
+        self.offset, self.end = self.newest, self.newest
         self.subscribe()
 
     def subscribe(self) -> None:
@@ -90,20 +94,22 @@ class Following:
 
     def run(self, live) -> None:
         """Follow while somebody looks, and there is something to follow, at no great distance."""
-        told = checked = time.monotonic()
-        drawn = -1
+        told, drawn = time.monotonic(), -1
         while live.wanted() and not self.cancelled:
             self.connection.process_data_events(TURN_SECONDS)
             self.take()
-            now = time.monotonic()
-            if now - checked > CHECK_SECONDS:
-                checked = now
-                if newest(self.connection) - self.offset > BEHIND:
-                    log.info("the page is too far behind: following from near the end again")
-                    return
-            if now - told > TELL_SECONDS:
-                told = now
-                drawn = self.tell(live, drawn)
+            if time.monotonic() - told < TELL_SECONDS:
+                continue
+            told, drawn = time.monotonic(), self.tell(live, drawn)
+            if self.behind() > BEHIND:
+                log.info("the page is too far behind: following from near the end again")
+                return
+
+    def behind(self) -> int:
+        """Return how many rows `errors` is ahead, as far as its length tells."""
+        before, self.length = self.length, self.waiting("errors") or 0
+        self.end += max(0, self.length - before)  # it gets shorter, too, as old rows go
+        return self.end - self.offset
 
     def take(self) -> None:
         tag, now = None, time.time()
@@ -154,17 +160,38 @@ read_news = msgspec.json.Decoder(News).decode
 read_counts = msgspec.json.Decoder(Counts).decode
 
 
-def newest(connection) -> int:
+@contextmanager
+def reading(name: str) -> Iterator:
+    """Yield a connection that may read streams.
+
+    When pika closes one, it rejects what is under way, which streams do not know, so that the
+    broker ends the connection itself. Wait for most of it, and be content with either end.
+    """
+    done = False
+    try:
+        with broker.connect(name) as connection:
+            yield connection
+            done = True
+            end = time.monotonic() + UNDER_WAY_SECONDS
+            while time.monotonic() < end:
+                connection.process_data_events(UNDER_WAY_SECONDS)
+    except broker.AWAY:
+        if not done:
+            raise
+
+
+def newest() -> int:
     """Return where `errors` ends, or a little before that; -1 while it is empty."""
-    channel, offsets = connection.channel(), []
+    offsets = []
 
     def arrived(channel, method, properties, body):
         offsets.append(properties.headers["x-stream-offset"])
 
-    channel.basic_qos(prefetch_count=1)
-    channel.basic_consume("errors", arrived, arguments={"x-stream-offset": "last"})
-    end = time.monotonic() + EMPTY_SECONDS
-    while not offsets and time.monotonic() < end:
-        connection.process_data_events(TURN_SECONDS)
-    channel.close()
+    with reading("retrain_api, page, where errors ends") as connection:
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=1)
+        channel.basic_consume("errors", arrived, arguments={"x-stream-offset": "last"})
+        end = time.monotonic() + EMPTY_SECONDS
+        while not offsets and time.monotonic() < end:
+            connection.process_data_events(TURN_SECONDS)
     return offsets[0] if offsets else -1

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import msgspec
 
 from retrain_api import broker
-from retrain_api.following import Following
+from retrain_api.following import Following, reading
 
 AGAIN_SECONDS = 2  # pause after something went wrong
 LINGER_SECONDS = 5  # after the last viewer has gone: a page that is loaded again finds it running
@@ -61,7 +61,7 @@ class Live:
     def run(self) -> None:
         while not self.ended():
             try:
-                with broker.connect("retrain_api, page") as connection:
+                with reading("retrain_api, page") as connection:
                     Following(connection).run(self)
             except broker.AWAY as error:
                 log.info("the page cannot follow the broker: %r", error)

@@ -1,6 +1,8 @@
 """The page, in a real browser, on the real API, broker, model, metric and worker."""
 
 import threading
+import time
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
@@ -79,11 +81,17 @@ def test_what_drift_saw_is_listed_and_marked_and_nothing_is_said_while_there_is_
     wait_for(lambda: browser.text("#error") == "40", 20, "rows")
     assert not browser.find("#news-card").is_displayed()
     text = f"The error rose to 80. {HOSTILE}"
-    for at in ("2026-11-25T10:00:00+00:00", "not a time"):
+    for at in (datetime.now(UTC).isoformat(), "not a time"):
         news = {"at": at, "event": "drift", "id": 7, "version": 0, "job": None, "text": text}
         broker.send("drift", [msgspec.json.encode(news)])
     browser.wait_for_text("#news", HOSTILE)
     assert not browser.all("#news img")
+
+    def marked() -> bool:  # once there are rows before and after it
+        send_rows(broker, int(time.monotonic() * 1000), 1, 0, 40)
+        return len(browser.all("#error-chart .mark.drift")) == 1
+
+    wait_for(marked, 20, "a mark in the chart")
 
 
 def test_an_upload_becomes_a_model_that_serves_and_a_click_goes_back(

@@ -15,9 +15,11 @@ from api import Api
 from conftest import ROOT, SOAK, lacking, wait_for
 
 sys.path.insert(0, str(ROOT))
-from retrain_api import rows as counted  # noqa: E402, found by the line above
+from retrain_api import following  # noqa: E402, found by the line above
+from retrain_api import rows as counted  # noqa: E402
 from retrain_api.events import LISTENERS, new_lines  # noqa: E402
 from retrain_api.following import HISTORY  # noqa: E402
+from retrain_api.live import Live  # noqa: E402
 from retrain_api.rows import Row, Rows  # noqa: E402
 
 
@@ -168,6 +170,38 @@ def test_whoever_looks_sees_the_last_rows_at_once_and_then_every_new_one(api, br
         charts = live.last("charts")
         assert sum(charts["histogram"]["counts"]) == counted.IN_HISTOGRAM
         assert [mark["version"] for mark in charts["marks"]] == [0, 1]
+
+
+def test_rows_that_come_fast_are_followed_without_a_break(api, broker, run):
+    run("metric", broker)
+    wait_for(lambda: "started" in run_log(api), 20, "metric")
+    sender = threading.Thread(target=broker.send, args=("errors", errors(0, 60_000)))
+    with Listener(api, "/live/events") as live:
+        wait_for(lambda: live.told("numbers"), 20, "numbers")
+        sender.start()
+        wait_for(lambda: live.last("numbers").get("rows") == 60_000, 60, "all rows")
+    sender.join()
+    told = [json.loads(numbers) for numbers in live.told("numbers")]
+    rows = [numbers["rows"] for numbers in told]
+    assert rows == sorted(rows) and not any(numbers["problem"] for numbers in told)
+    assert "cannot follow" not in api.process.said()
+
+
+@pytest.mark.parametrize("why", ["too far behind", "its stream was deleted"])
+def test_a_connection_ends_for_another_when_it_is(why, broker, monkeypatch):
+    monkeypatch.setattr(following.broker, "AMQP_URL", broker.url)
+    viewed = Live()
+    viewed.viewers = 1  # so that it would go on for ever
+    with following.reading("a test") as connection:
+        reading = following.Following(connection)
+        if why == "too far behind":
+            monkeypatch.setattr(following, "BEHIND", -1)
+        else:
+            broker.delete_queues()
+        reader = threading.Thread(target=reading.run, args=(viewed,), daemon=True)
+        reader.start()
+        reader.join(30)
+        assert not reader.is_alive()
 
 
 def run_log(api) -> str:
