@@ -29,6 +29,7 @@ RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq
 
 # Files are dealt out to several processes; those that take minutes go first.
 LONG = ["containers", "retraining", "chaos", "disk", "exactly_once", "jail", "worker", "pipeline"]
+LONG += ["page", "watching"]
 
 
 def pytest_collection_modifyitems(items):
