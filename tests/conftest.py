@@ -189,14 +189,14 @@ class Broker:
                 taken.append((got[1].headers, got[2]))
         return taken
 
-    def stream(self, count: int = 10**9) -> list[bytes]:
-        """Return the first messages on `errors`, `count` of them or all that come within 5 s."""
+    def stream(self, count: int = 10**9, name: str = "errors") -> list[bytes]:
+        """Return the first messages on a stream, `count` of them or all that come within 5 s."""
         got = []
         with self.connect() as connection:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=1000)
             first = {"x-stream-offset": "first"}
-            for method, _, body in channel.consume("errors", arguments=first, inactivity_timeout=5):
+            for method, _, body in channel.consume(name, arguments=first, inactivity_timeout=5):
                 if method is None:
                     break
                 got.append(body)
@@ -207,8 +207,9 @@ class Broker:
         return got
 
     def delete_queues(self) -> None:
+        queues = ["features", "y_true", "y_pred", "dead", "retrain_jobs"]
         with self.connect() as connection:
-            for queue in ("features", "y_true", "y_pred", "dead", "errors", "retrain_jobs"):
+            for queue in [*queues, "errors", "history", "drift"]:
                 connection.channel().queue_delete(queue)
 
 

@@ -11,7 +11,8 @@ import pytest
 from api import next_version, retrain
 from conftest import copy_project, free_port, lacking, rows_of, wait_for
 
-PROGRAMS = ["broker", "features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
+PROGRAMS = ["broker", "features", "model", "metric", "plot", "drift"]
+PROGRAMS += ["retrain_api", "retrain_worker"]
 
 
 @pytest.fixture(scope="module")
