@@ -5,7 +5,7 @@
                │         {"at", "event": "drift", "id", "version", "job", "text"}
                │
                └──HTTP──▶ retrain_api: a job with the rows of [history] (stream) since the change
-                              {"id": 1765912012.233366, "body": [10 floats], "y_true": 101.0}
+                              [{"id": 1765912012.233366, "body": [10 floats], "y_true": 101.0}, …]
 
 `watch.py` says what is seen in the errors, `heal.py` what is done about it. What both remember is
 written to logs/drift.json once a second, before anything is done; a crash begins again from there,
@@ -53,7 +53,7 @@ PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode
 log = logging.getLogger("drift")
 
 decode_row = msgspec.json.Decoder(Row).decode
-decode_labelled = msgspec.json.Decoder(Labelled).decode
+decode_rows = msgspec.json.Decoder(list[Labelled]).decode
 
 
 def load(file: Path) -> State:
@@ -140,14 +140,19 @@ def rows_since(start, wanted: set[str]) -> list[Labelled]:
     found, end = {}, time.monotonic() + REPLAY_SECONDS
     with connect("drift, replay") as connection:
         for batch in batches(connection.channel(), "history", start):
-            for _, body in batch:
-                with suppress(ValueError, RecursionError):  # not a row
-                    row = decode_labelled(body)
-                    if str(row.id) in wanted:
-                        found[str(row.id)] = row
+            rows = [row for _, body in batch for row in read(body)]
+            found |= {str(row.id): row for row in rows if str(row.id) in wanted}
             if not batch or len(found) == len(wanted) or time.monotonic() > end:
                 break
     return list(found.values())
+
+
+def read(body: bytes) -> list[Labelled]:
+    """Return the rows in a message on `history`; anybody may write there, so it may have none."""
+    try:
+        return decode_rows(body)
+    except (ValueError, RecursionError):
+        return []
 
 
 def see(watch: Watch, offset: int, body: bytes) -> None:

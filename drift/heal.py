@@ -31,7 +31,7 @@ log = logging.getLogger("drift")
 
 
 class Labelled(msgspec.Struct):
-    """A message on `history`."""
+    """A row on `history`, whose messages are lists of them."""
 
     id: Id
     body: list[float]
@@ -159,7 +159,9 @@ class Healer:
             return
         self.state.rested = time.time() + DRIFT_COOLDOWN_SECONDS
         deployed = bool(job.report and job.report.get("deployed"))
-        if not deployed:
+        if deployed:
+            self.state.trial = None  # of a version that is being replaced
+        else:
             event = "kept" if job.state == "succeeded" else job.state
             self.watch.tell(event, f"job {job.id}: {job.reason}", job=job.id)
         self.end(alarm, done=deployed or job.state == "cancelled")

@@ -118,7 +118,9 @@ class Watch:
         if state.alarms:
             state.alarms[-1].rows.append(id)
             del state.alarms[-1].rows[:-DRIFT_MAX_ROWS]
-        if state.version is None and isinstance(row.model_version, int):
+        if not isinstance(row.model_version, int):
+            return  # somebody else's prediction
+        if state.version is None:
             state.version = row.model_version
         if row.model_version != state.version:
             self.stranger = row.model_version
