@@ -112,7 +112,7 @@ def draw(rows: list[Row], events: list[dict], file: Path) -> None:
     figure.suptitle(
         "The world changes, the model rots, is noticed, learned and healed", fontsize=15
     )
-    figure.legend(loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     fresh = file.with_name(f".{file.name}")
     figure.savefig(fresh, format="png")
     os.replace(fresh, file)
@@ -132,7 +132,7 @@ def mark(axes, rows: list[Row], events: list[dict]) -> None:
             shown.add(kind)
     moments = {event["event"]: event["time"] - begin for event in events}
     if moments.get("job", 0) < moments.get("deployed", 0):
-        band = {"color": "#fdd0a2", "alpha": 0.5, "linewidth": 0, "label": "a container trains"}
+        band = {"color": "#fdd0a2", "alpha": 0.5, "linewidth": 0, "label": "a new model is trained"}
         axes.axvspan(moments["job"], moments["deployed"], **band)
 
 

@@ -44,6 +44,7 @@ BATCH_SIZE = 1000  # messages that are delivered before they are acknowledged
 FIRST_LOOK = timedelta(hours=1)  # how far back the first life of all begins
 SLACK = timedelta(minutes=10)  # by which a row may be on `history` before it is on `errors`
 REPLAY_SECONDS = 20
+NEW_STREAM_SECONDS = 10  # without the row that was seen last
 
 ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
 HISTORY = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
@@ -68,9 +69,12 @@ def load(file: Path) -> State:
 
 
 def save(state: State, file: Path) -> None:
-    fresh = file.with_suffix(".new")
+    """Write down what is remembered, in one step, unless it is there already."""
+    body, fresh = msgspec.json.encode(state), file.with_suffix(".new")
+    if file.exists() and file.read_bytes() == body:
+        return
     with fresh.open("wb") as out:
-        out.write(msgspec.json.encode(state))
+        out.write(body)
         out.flush()
         os.fsync(out.fileno())
     os.replace(fresh, file)
@@ -178,18 +182,33 @@ def turn(channel, watch: Watch, healer: Healer) -> None:
     save(state, file)
 
 
+def begin_at(state: State):
+    """Return the place on `errors` of the row that was seen last: if none comes, it is not there.
+
+    A stream that somebody deleted begins at 0 again, and the broker waits for what is beyond it.
+    """
+    if state.offset is None:
+        return datetime.now(UTC) - FIRST_LOOK
+    return max(0, state.offset - 1)
+
+
 def serve(connection, watch: Watch) -> None:
     alive()
     telling, state = connection.channel(), watch.state
     declare(telling)
     telling.confirm_delivery()
     healer = Healer(watch, replay)
-    start = datetime.now(UTC) - FIRST_LOOK if state.offset is None else state.offset
+    start = begin_at(state)
     log.info("started, at %s of `errors`", start)
-    due = 0.0
+    due, late = 0.0, time.monotonic() + NEW_STREAM_SECONDS
     for batch in batches(connection.channel(), "errors", start):
         for offset, body in batch:
             see(watch, offset, body)
+            late = float("inf")
+        if state.offset and time.monotonic() > late:
+            state.offset = 0
+            save(state, LOGS_DIR / "drift.json")
+            raise SystemExit("`errors` is a new stream: beginning with its first row")
         if time.monotonic() >= due:
             turn(telling, watch, healer)
             due = time.monotonic() + TURN_SECONDS

@@ -30,6 +30,7 @@ WORSE = 0.001  # chance to take a version for worse that is not, in one of those
 BROKEN = 1.5  # times the error on its hold-out; the hold-out has some 60 rows, and may be lucky
 TRIES = 3  # of one alarm, each with twice the rows of the one before
 WINDOW = 1000  # errors that are written down for the detector's next life
+LARGEST = 1e100  # beyond it the detector's variance would be infinite, and it blind
 REMEMBERED = 2000  # ids; `metric` repeats its last batch after a crash
 
 log = logging.getLogger("drift")
@@ -137,7 +138,7 @@ class Watch:
 
     def feed(self, id: Id | None, error: float) -> None:
         """Give the detector one more error of the watched version."""
-        state, before = self.state, self.detector.estimation
+        state, before, error = self.state, self.detector.estimation, min(error, LARGEST)
         state.errors.append(error)
         del state.errors[:-WINDOW]
         self.detector.update(error)

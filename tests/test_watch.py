@@ -64,6 +64,15 @@ def test_a_fallen_error_is_none():
     assert not stream.state.alarms and len(stream.state.errors) <= 1000
 
 
+@pytest.mark.parametrize("absurd", [1e6, 1e300])
+def test_an_absurd_error_does_not_blind_it(absurd):
+    stream = Stream()
+    stream.send(errors(43, 500) + [absurd] + errors(43, 500))
+    stream.state.alarms.clear()  # of one such row it may make an alarm
+    stream.send(errors(90, 100))
+    assert stream.state.alarms
+
+
 def test_what_an_alarm_collects_came_after_the_change():
     stream = Stream()
     stream.send(errors(43, 2000))
