@@ -146,7 +146,8 @@ def rows_since(start, wanted: set[str]) -> list[Labelled]:
         for batch in batches(connection.channel(), "history", start):
             rows = [row for _, body in batch for row in read(body)]
             found |= {str(row.id): row for row in rows if str(row.id) in wanted}
-            if not batch or len(found) == len(wanted) or time.monotonic() > end:
+            over = found and not batch  # the end of the stream, but for what is written just now
+            if over or len(found) == len(wanted) or time.monotonic() > end:
                 break
     return list(found.values())
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 import retrain_api  # noqa: E402, found by the line above
 from retrain_api.openapi import PATHS  # noqa: E402
 
-modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric")}
+modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric", "drift")}
 
 
 def constant(file, name: str):
@@ -88,6 +88,20 @@ def test_what_features_sends_is_what_model_takes_and_its_answer_what_metric_take
     [joined], _, _ = modules["metric"].join({}, halves)
     assert not refused and not refused_too
     assert (joined.id, joined.y_true) == (id, y)
+
+
+def test_what_features_keeps_is_what_drift_reads():
+    data, target = load_diabetes(return_X_y=True)
+    batch = [next(modules["features"].rows(data, target, "1")) for _ in range(250)]
+    read = [row for body in modules["features"].whole(batch) for row in modules["drift"].read(body)]
+    assert [(row.id, row.body, row.y_true) for row in read] == batch
+    assert max(map(len, modules["features"].whole(batch))) < 128 * 1024  # a frame
+
+
+def test_what_metric_tells_is_what_drift_sees():
+    joined = modules["metric"].Joined("a", 1.0, 3.0, 2.0, 7)
+    row = modules["drift"].decode_row(msgspec.json.encode(joined))
+    assert (row.id, row.absolute_error, row.model_version) == ("a", 2.0, 7)
 
 
 def sources():
