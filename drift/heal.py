@@ -127,7 +127,7 @@ class Healer:
             if current == back.version:
                 self.api.call(dict, "POST", f"/models/{back.to}/deploy")
             if current in (back.version, back.to):  # the second one: done by an earlier life
-                self.state.restored = back.to
+                self.state.restored = back
                 text = f"version {back.version} is taken back, {back.to} serves again: {back.why}"
                 self.watch.tell("rolled back", text)
         except Refused as error:

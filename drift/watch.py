@@ -82,6 +82,7 @@ class Back(msgspec.Struct):
 
     version: int
     to: int
+    errors: list[float]  # of the one that is gone back to, before it was replaced
     why: str
 
 
@@ -92,7 +93,7 @@ class State(msgspec.Struct):
     errors: list[float] = []  # its newest, since it took over or the world changed
     trial: Trial | None = None
     back: Back | None = None
-    restored: int | None = None  # the version that was gone back to
+    restored: Back | None = None  # the same, done; the predecessor's rows have not come yet
     alarms: list[Alarm] = []  # the first one is being learned
     jobs: list[str] = []  # the newest ones of ours
     rested: float = 0.0  # Unix time when the next job may begin
@@ -105,8 +106,11 @@ class Watch:
     def __init__(self, state: State):
         self.state, self.known = state, set(state.ids)
         self.stranger = None  # a version that answered and is not the watched one
-        self.detector = ADWIN(DRIFT_DELTA)
-        errors, state.errors = state.errors, []
+        self.start_detector(state.errors)
+
+    def start_detector(self, errors: list[float]) -> None:
+        """Begin with what is known of the watched version: `errors`, as if they came now."""
+        self.detector, self.state.errors = ADWIN(DRIFT_DELTA), []
         for error in errors:
             self.feed(None, error)
 
@@ -166,12 +170,15 @@ class Watch:
         predecessor, before = old, state.errors[-DRIFT_JUDGE_ROWS:]
         if trial and len(before) < LOOK_ROWS:  # too short for a measure: the one before it counts
             predecessor, before = trial.predecessor, trial.before
-        state.trial = Trial(predecessor, before, promised)
-        if version == state.restored:
-            state.trial = None
-        state.version, state.errors, state.back, state.restored = version, [], None, None
-        self.detector = ADWIN(DRIFT_DELTA)
+        back = state.restored
+        state.version, state.trial = version, Trial(predecessor, before, promised)
+        state.back = state.restored = None
         self.tell("deployed", f"version {version} has taken over from version {old}")
+        if back and back.to == version:  # no trial: it goes on where it was
+            state.trial = None
+            self.start_detector(back.errors)
+        else:
+            self.start_detector([])
 
     def judge(self, id: Id, error: float) -> None:
         """Measure the version on trial, now and then, and once more when its trial is over."""
@@ -186,7 +193,8 @@ class Watch:
         self.state.trial, live = None, fmean(trial.after)
         broken = trial.promised is not None and live > BROKEN * trial.promised
         if bad:
-            self.state.back = Back(self.state.version, trial.predecessor, measured(trial))
+            pair = self.state.version, trial.predecessor
+            self.state.back = Back(*pair, trial.before, measured(trial))
         elif not broken:
             self.tell("confirmed", f"version {self.state.version} stays: {measured(trial)}")
         if broken and not self.state.alarms:

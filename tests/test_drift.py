@@ -142,8 +142,9 @@ def running(tmp_path_factory):
 def stage(running):
     running.mark()
     yield running
-    for process in running.processes:
-        print(process.name, process.said()[-3000:])
+    for process in running.processes:  # shown when a test has failed
+        lines = process.said().splitlines()[-15:]
+        print(f"--- {process.name}", *(line[:200] for line in lines), sep="\n")
 
 
 @pytest.fixture(scope="module")

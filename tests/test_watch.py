@@ -148,14 +148,16 @@ def test_of_two_that_take_over_quickly_the_second_is_measured_by_the_first_prede
     assert (stream.state.back.version, stream.state.back.to) == (2, 0)
 
 
-def test_what_was_gone_back_to_is_not_on_trial():
+def test_what_was_gone_back_to_is_not_on_trial_and_goes_on_where_it_was():
     stream = Stream()
     stream.send(errors(43, 500))
     stream.take_over(1)
     stream.send(errors(200, JUDGED), version=1)
-    stream.state.restored, stream.state.back = 0, None
+    stream.state.restored = stream.state.back
     stream.take_over(0)
     assert stream.state.trial is None and stream.state.version == 0
+    stream.send(errors(90, 100))  # the world changed just then
+    assert stream.said() == ["deployed", "deployed", "drift"]
 
 
 def test_a_version_of_ours_that_breaks_its_promise_is_an_alarm():
