@@ -24,6 +24,7 @@ data, target = load_diabetes(return_X_y=True)
 IMAGES = {"monitoring-drift-model": "model/Dockerfile"}
 IMAGES["monitoring-drift-trainer"] = "retrain_worker/trainer.Dockerfile"
 HEALED = 1.15  # times the error of a model that knew of the change
+TOKEN = "the word"
 CALM_ROWS = 20_000
 
 
@@ -45,6 +46,7 @@ class Stage:
             "AMQP_URL": broker.url,
             "API_PORT": str(port),
             "API_URL": self.url,
+            "API_TOKEN": TOKEN,
             "LOGS_DIR": str(self.logs),
             "DATA_DIR": str(folder / "data"),
             "WORKER_SECRET_FILE": str(folder / "data/worker_secret"),
@@ -213,7 +215,9 @@ def test_what_it_trains_on_came_after_the_change(stage, figure):
 
 def test_a_bad_version_that_is_deployed_by_hand_is_taken_back(stage, trainer, figure):
     version, begin = stage.get("/models/current")["version"], time.monotonic()
-    requests.post(f"{stage.url}/models/0/deploy", timeout=30).raise_for_status()
+    may = {"Authorization": f"Bearer {TOKEN}"}
+    url = f"{stage.url}/models/0/deploy"
+    requests.post(url, headers=may, timeout=30).raise_for_status()
     wait_for(lambda: stage.new("rolled back"), 60, "the roll-back")
     figure(f"version 0 was taken back after {time.monotonic() - begin:.0f} s")
     wait_for(lambda: stage.new("deployed") == ["deployed"] * 2, 30, "its predecessor's rows")
