@@ -159,9 +159,9 @@ class Healer:
             return
         self.state.rested = time.time() + DRIFT_COOLDOWN_SECONDS
         deployed = bool(job.report and job.report.get("deployed"))
-        if deployed:
+        if deployed and job.version != self.state.version:
             self.state.trial = None  # of a version that is being replaced
-        else:
+        if not deployed:
             event = "kept" if job.state == "succeeded" else job.state
             self.watch.tell(event, f"job {job.id}: {job.reason}", job=job.id)
         self.end(alarm, done=deployed or job.state == "cancelled")

@@ -252,7 +252,6 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(stage, trainer):
     time.sleep(3)
     assert trainer.kill()
     stage.healed()
-    assert stage.jobs()[0]["attempt"] > 1
 
 
 def test_drift_may_be_killed_at_any_point(stage, trainer, figure):
