@@ -7,7 +7,8 @@ import pytest
 from conftest import load
 
 drift = load("drift/drift.py")
-watching = drift.Watch.__init__.__globals__  # the module of Watch, which load() does not return
+watching = drift.Watch.__init__.__globals__  # of its module, which load() does not return
+heal = drift.Healer.__init__.__globals__
 ROWS, JUDGED = watching["DRIFT_MIN_ROWS"], watching["DRIFT_JUDGE_ROWS"]
 
 
@@ -195,6 +196,65 @@ def test_an_event_is_recorded_once(tmp_path):
     header, line = (tmp_path / "log.csv").read_text().splitlines()
     assert header == "at,event,id,version,job,text"
     assert line == '2026-11-25T12:00:00+00:00,drift,1.5,0,,"a ""sentence"", it is"'
+
+
+class Answers:
+    """An API that gives prepared answers."""
+
+    def __init__(self, **job):
+        report = heal["Report"]("j", {"challenger": 45.0})
+        self.answers = {"/jobs/j": heal["Job"]("j", **job)}
+        self.answers["/models/current"] = heal["Current"](1, report)
+
+    def call(self, kind, method, path, **what):
+        return self.answers[path]
+
+    def post(self, key, table):
+        return heal["Job"]("j", "queued")
+
+
+def alarmed(**job) -> tuple:
+    """Return a stream with an alarm whose job has ended so, and its healer."""
+    stream = Stream()
+    stream.send(errors(43, 500) + errors(120, ROWS + 100))
+    rows = [drift.Labelled(number, [0.5] * 10, 1.0) for number in range(ROWS)]
+    healer = drift.Healer(stream.watch, lambda alarm: rows)
+    healer.api = Answers(**job)
+    healer.turn()
+    stream.state.events.clear()
+    return stream, healer
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_a_job_and_its_rows_may_be_heard_of_in_any_order(rows_first):
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    steps = [lambda: stream.send(errors(45, 1), 1), healer.turn]
+    for step in steps if rows_first else [*reversed(steps), healer.turn]:
+        step()
+    assert not stream.state.alarms and stream.said() == ["deployed"]
+    stream.send(errors(45, JUDGED), 1)
+    assert stream.said() == ["deployed", "confirmed"]
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_what_is_not_deployed_is_tried_with_twice_the_rows_and_not_for_ever(state):
+    stream, healer = alarmed(state=state, reason="so it is")
+    for tries in (2, 3):
+        healer.turn()
+        [alarm] = stream.state.alarms
+        assert (alarm.tries, alarm.need, alarm.job) == (tries, ROWS * 2 ** (tries - 1), None)
+        stream.send(errors(120, alarm.need))
+        stream.state.rested = 0
+        healer.turn()
+    healer.turn()
+    assert not stream.state.alarms
+    assert stream.said().count("kept" if state == "succeeded" else "failed") == 3
+
+
+def test_a_job_that_somebody_cancelled_is_not_tried_again():
+    stream, healer = alarmed(state="cancelled", reason="cancelled on request")
+    healer.turn()
+    assert not stream.state.alarms and stream.said() == ["cancelled"]
 
 
 def test_rows_become_a_csv_whose_last_column_is_the_target():
