@@ -28,7 +28,8 @@ SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: the same tests with t
 RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
 
 # Files are dealt out to several processes; those that take minutes go first.
-LONG = ["containers", "retraining", "chaos", "disk", "exactly_once", "jail", "worker", "pipeline"]
+LONG = ["containers", "retraining", "drift", "chaos", "disk", "exactly_once"]
+LONG += ["jail", "worker", "pipeline"]
 
 
 def pytest_collection_modifyitems(items):
