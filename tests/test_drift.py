@@ -94,7 +94,7 @@ class Stage:
     def rows(self, **settings) -> None:
         """Let rows come, without end; those that did end."""
         if self.features:
-            self.features.stop()
+            self.features.end()
         self.features = self.start("features", **settings)
 
     def error(self) -> float:
