@@ -94,7 +94,7 @@ class Stage:
     def rows(self, **settings) -> None:
         """Let rows come, without end; those that did end."""
         if self.features:
-            self.features.stop()
+            self.features.end()
         self.features = self.start("features", **settings)
 
     def error(self) -> float:
@@ -267,5 +267,6 @@ def test_drift_may_be_killed_at_any_point(stage, trainer, figure):
 
 
 def test_it_stops_when_it_is_told_to(stage):
+    wait_for(stage.drift.has_started, 30, "its last life")
     assert stage.drift.stop() == 0
     assert set(stage.drift.codes) <= {-signal.SIGKILL}  # it never ended by itself
