@@ -2,12 +2,14 @@
 
     [y_true]  {"id": 1765912012.233366, "body": 101.0}   ──┐
     [y_pred]  {"id": 1765912012.233366, "body": 116.95}  ──┴▶ metric ─┬─▶ logs/metric_log.csv
-              header model_version: 0                                 └─▶ [errors] (stream)
+              header model_version: 0                                 ├─▶ [errors] (stream)
+                                                                      └─▶ (metric_counts)
 
 The halves of a row come in any order, hours apart, and some come twice; `store.py` keeps those
 that wait. A batch is committed there, written to the CSV, synced, published to `errors`, and only
 then acknowledged. A kill in between repeats it: the same bytes at the same place in the CSV, and
-the same messages on `errors`, whose readers go by the id.
+the same messages on `errors`, whose readers go by the id. With each batch, or else every few
+seconds, `metric_counts` is told how many rows are joined and how many halves wait.
 
 What cannot be read goes to `dead` with the headers `reason` and `queue`. A full disk is waited for
 without a connection. Whatever else fails ends the process, and its supervisor starts it again.
@@ -53,6 +55,7 @@ ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_0
 
 log = logging.getLogger("metric")
 
+COUNTS = "joined, waiting, repeated, orphans"
 LARGEST = 1e300  # beyond it the difference of two numbers may be infinite
 
 
@@ -169,7 +172,14 @@ def publish(channel, queue: str, bodies: list[bytes], properties) -> None:
         channel.connection._impl._output_marshaled_frames([frames])  # sent by the next commit
 
 
+def publish_counts(channel, counts: tuple[int, ...]) -> None:
+    """Tell what was counted, with the next commit; nobody need listen."""
+    body = msgspec.json.encode(dict(zip(COUNTS.split(", "), counts, strict=True)))
+    channel.basic_publish("metric_counts", "", body, message())
+
+
 def declare(channel) -> None:
+    channel.exchange_declare("metric_counts", "fanout", durable=True)
     channel.queue_declare("dead", durable=True, arguments=DEAD)
     channel.queue_declare("errors", durable=True, arguments=ERRORS)
     for queue in ("y_true", "y_pred"):
@@ -233,16 +243,19 @@ def serve(consuming, publishing, store: Store) -> None:
         store.check()
         batch = [incoming.popleft() for _ in range(min(len(incoming), BATCH_SIZE))]
         if not batch:
+            publish_counts(publishing, store.state(COUNTS))
+            publishing.tx_commit()
             continue
         halves, refused = read([delivery for _, delivery in batch])
         keep(store, halves, time.time())
         for headers, body in refused:
             publishing.basic_publish("", "dead", body, message(headers), mandatory=True)
+        counts = store.state(COUNTS)
+        publish_counts(publishing, counts)
         finish(publishing, store)
         store.check()  # nothing is acknowledged that went into a deleted database
         consuming.basic_ack(batch[-1][0], multiple=True)
         store.settle()
-        counts = store.state("joined, waiting, repeated, orphans")
         log.info("%d messages; joined %d, waiting %d, repeated %d, orphans %d", len(batch), *counts)
 
 

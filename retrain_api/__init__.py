@@ -3,9 +3,10 @@
     curl ──▶ POST /jobs ──▶ data volume, SQLite ──▶ [retrain_jobs] ──▶ retrain_worker
                                                                             │
     `model` ◀── (model_updates) ◀── versions ◀── /worker: claim, inputs, progress, result
+     page   ◀── / and /live/events ◀── [errors]
 
-Every answer is JSON that is readable in a terminal; every error is one sentence that says what to
-send instead. A broker that is away delays jobs and refuses none.
+Every answer but the page's is JSON that is readable in a terminal; every error is one sentence that
+says what to send instead. A broker that is away delays jobs and refuses none.
 
     python -m retrain_api        # from the folder above; serves http://127.0.0.1:8000
 """
@@ -26,10 +27,13 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from retrain_api import broker, disk
 from retrain_api.attempts import Attempts, Missing, Over
 from retrain_api.database import Database
+from retrain_api.events import events
 from retrain_api.jobs import jobs
 from retrain_api.keeper import Keeper
+from retrain_api.live import Live
 from retrain_api.models import Replicas, models
 from retrain_api.openapi import DESCRIPTION
+from retrain_api.page import page, protect, refuse_strangers
 from retrain_api.store import Store
 from retrain_api.table import Refused
 from retrain_api.upload import Upload, drain_after
@@ -42,9 +46,10 @@ WORKER_SECRET_FILE = os.environ.get("WORKER_SECRET_FILE", "data/worker_secret") 
 BODY_BYTES = 4 * 2**20  # of a body that is no upload
 UPLOADS = ("jobs.create", "work.result")
 CALLS = (
-    "POST /jobs, GET /jobs, GET /jobs/ID, GET /jobs/ID/log, DELETE /jobs/ID, GET /models,"
-    " GET /models/current, GET /models/VERSION, GET /models/VERSION/model.keras,"
-    " POST /models/VERSION/deploy, DELETE /models/VERSION, GET /healthz, GET /openapi.json"
+    "GET /, POST /jobs, GET /jobs, GET /jobs/ID, GET /jobs/ID/log, GET /jobs/ID/events,"
+    " DELETE /jobs/ID, GET /models, GET /models/current, GET /models/VERSION,"
+    " GET /models/VERSION/model.keras, POST /models/VERSION/deploy, DELETE /models/VERSION,"
+    " GET /live/events, GET /healthz, GET /openapi.json"
 )
 SENTENCES = {
     404: "there is nothing at {path}; there are: {calls}",
@@ -82,7 +87,8 @@ def create_app(config: dict | None = None) -> Flask:
     app.extensions |= parts(Path(app.config["DATA_DIR"]))
     app.before_request(admit)
     app.after_request(drain_after)
-    for blueprint in (jobs, models, work):
+    app.after_request(protect)
+    for blueprint in (page, jobs, events, models, work):
         app.register_blueprint(blueprint)
     app.add_url_rule("/healthz", view_func=healthz)
     app.add_url_rule("/openapi.json", "openapi", lambda: DESCRIPTION)
@@ -105,6 +111,7 @@ def parts(folder: Path) -> dict:
         "versions": versions,
         "keeper": keeper,
         "replicas": Replicas(),
+        "live": Live(),
     }
 
 
@@ -121,11 +128,13 @@ def worker_secret(path: Path) -> str:
 
 
 def admit() -> None:
-    """Let in who may: a changing call of the public needs the token, if there is one."""
+    """Let in who may: a changing call comes from no other site's page, and has the token."""
     if request.endpoint in UPLOADS:
         request.max_content_length = 2**63  # the disk is the limit
     token = current_app.config["API_TOKEN"]
     changes = request.method not in ("GET", "HEAD", "OPTIONS") and request.blueprint != "work"
+    if changes or request.blueprint == "events":  # which hold a thread
+        refuse_strangers()
     if token and changes and request.endpoint:
         sent = request.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(sent, b"Bearer " + token.encode()):

@@ -19,6 +19,7 @@ from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
 from retrain_api import DATA_DIR, create_app
+from retrain_api.events import LISTENERS, Streams
 
 API_HOST = os.environ.get("API_HOST", "127.0.0.1")
 API_PORT = os.environ.get("API_PORT", "8000")
@@ -29,9 +30,14 @@ log = logging.getLogger("retrain_api")
 class Worker(ThreadWorker):
     """A worker whose errors are JSON even where a request does not reach the application."""
 
-    # SIGINT ends as SIGTERM does, with the requests in hand. gunicorn's own handler takes a lock of
-    # its thread pool that this very thread may hold, and then waits for ever.
-    handle_quit = ThreadWorker.handle_exit
+    def handle_exit(self, number, frame) -> None:
+        """End with the requests in hand, but for streams, which would never end."""
+        Streams.ending = True
+        super().handle_exit(number, frame)
+
+    # SIGINT ends as SIGTERM does. gunicorn's own handler takes a lock of its thread pool that this
+    # very thread may hold, and then waits for ever.
+    handle_quit = handle_exit
 
     def handle_error(self, request, client, address, error) -> None:
         status, told = "400 Bad Request", f"this is not HTTP as it should be: {error}"
@@ -52,7 +58,7 @@ class Server(BaseApplication):
         settings = {
             "bind": f"{API_HOST}:{API_PORT}",
             "worker_class": Worker,
-            "threads": 16,
+            "threads": 16 + LISTENERS,
             "graceful_timeout": 8,  # Docker waits for 10 s
             "control_socket_disable": True,
             "proc_name": "retrain_api",

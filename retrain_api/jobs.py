@@ -106,6 +106,7 @@ def check_names() -> None:
 
 
 def clean(name: str | None) -> str:
+    """Return a name from a form in one harmless line; a field may have none."""
     return handed_in.text(name or "", 100).replace("\n", " ").replace("\t", " ")
 
 

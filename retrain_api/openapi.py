@@ -121,6 +121,14 @@ PATHS = {
         "get": call("one job", ref("Job"), ID),
         "delete": call("cancel it, which ends its container", ref("Job"), ID),
     },
+    "/jobs/{id}/events": {
+        "get": call(
+            "its states, progress and lines of log as they come, until it has ended",
+            TEXT,
+            ID,
+            kind="text/event-stream",
+        )
+    },
     "/jobs/{id}/log": {"get": call("what its training printed", TEXT, ID, kind="text/plain")},
     "/models": {
         "get": call("all versions", record(current=WHOLE, models=many(ref("Report")))),
@@ -147,6 +155,14 @@ PATHS = {
             path_of("name", {"enum": FILES}),
             kind="application/octet-stream",
         )
+    },
+    "/live/events": {
+        "get": call("numbers each second, for the page", TEXT, kind="text/event-stream")
+    },
+    "/": {"get": call("the page", TEXT, kind="text/html")},
+    "/d3.js": {"get": call("what draws its charts", TEXT, kind="text/javascript")},
+    "/static/{filename}": {
+        "get": call("the files of the page", FILE, path_of("filename", TEXT), kind="*/*")
     },
     "/healthz": {"get": HEALTH},
     "/openapi.json": {"get": call("this description", {"type": "object"})},

@@ -75,9 +75,10 @@ class Engine:
         }
 
     def warm_up(self) -> None:
-        """Let a container wait for the next job."""
-        self.look()
-        self.warm.start(self.cpus)
+        """Let a container wait for the next job, unless one does."""
+        if self.warm.is_wanted():
+            self.look()
+            self.warm.start(self.cpus)
 
     def look(self) -> None:
         """See what the engine's clock says, and how many processors it has."""

@@ -8,6 +8,7 @@ Uploaded models are programs, and this is what stands between them and the host.
 """
 
 import os
+import time
 from contextlib import suppress
 from math import ceil
 
@@ -42,15 +43,21 @@ def create_volumes(api, name: str, labels: dict) -> None:
 
 def discard(api, containers: list[dict], volumes: list[str] = ()) -> None:
     """Remove containers, the volumes that they mount, and further ones, as far as they let us."""
-    mounted = {
-        mount["Name"] for found in containers for mount in found["Mounts"] if "Name" in mount
-    }
+    mounts = [mount for found in containers for mount in found["Mounts"]]
+    mounted = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
     for found in containers:
         with suppress(APIError):
             api.remove_container(found["Id"], v=True, force=True)
     for name in mounted.union(volumes):
-        with suppress(APIError):
-            api.remove_volume(name, force=True)
+        remove_volume(api, name)
+
+
+def remove_volume(api, name: str) -> None:
+    for pause in (0.1, 0.2, 0.4, 0):  # what was in use a moment ago may be for another one
+        try:
+            return api.remove_volume(name, force=True)
+        except APIError:
+            time.sleep(pause)
 
 
 def program(role: str) -> dict:

@@ -95,7 +95,7 @@ def returned(channel, method, properties, body) -> None:
     raise SystemExit(f"the broker has no queue {method.routing_key!r} any more")
 
 
-def take(consuming, publishing, claim: Callable, sweep: Callable) -> Claim:
+def take(consuming, publishing, claim: Callable, idle: Callable) -> Claim:
     """Return the next job that is ours, from the queue or from an earlier life."""
     publishing.add_on_return_callback(returned)
     publishing.queue_declare("dead", durable=True, arguments=DEAD)
@@ -106,7 +106,7 @@ def take(consuming, publishing, claim: Callable, sweep: Callable) -> Claim:
     for method, _, body in consuming.consume("retrain_jobs", inactivity_timeout=TURN_SECONDS):
         alive()
         if method is None:
-            if adopted := sweep():
+            if adopted := idle():
                 return adopted
             continue
         claimed = None
@@ -129,6 +129,12 @@ def connect(name: str):
     return pika.BlockingConnection(parameters)
 
 
+def idle(place, api: Api) -> Claim | None:
+    """Do what is to be done between two looks at the queue."""
+    place.warm_up()
+    return sweep(place, api) if api.is_up() else None
+
+
 def next_job(place, api: Api) -> Claim:
     if adopted := sweep(place, api):
         log.info("going on with job %s, attempt %d", adopted.id, adopted.attempt)
@@ -137,7 +143,7 @@ def next_job(place, api: Api) -> Claim:
     place.warm_up()
     with connect("retrain_worker") as connection:
         channels = connection.channel(), connection.channel()
-        return take(*channels, api.claim, lambda: sweep(place, api) if api.is_up() else None)
+        return take(*channels, api.claim, lambda: idle(place, api))
 
 
 def stop(number, frame) -> None:

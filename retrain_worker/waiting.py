@@ -3,7 +3,8 @@
     SIGUSR1 ──▶ /in/train.py /in /out, in a process that has its imports behind it
 
 It is the first process of a container that is used for one job, and ends with the exit code of the
-training, which it kills after SECONDS. Nobody's signal for a day: it ends. It sleeps until then.
+training, which it kills after SECONDS. It sleeps until then. After an hour without a signal it
+ends, since its worker may be gone for good; one that is not lets another wait.
 
     python waiting.py SECONDS
 """
@@ -14,7 +15,7 @@ import signal
 import sys
 import time
 
-DAY = 24 * 3600
+HOUR = 3600
 GO, CHILD_ENDED = signal.SIGUSR1, signal.SIGCHLD
 IN, OUT = "/in", "/out"
 
@@ -52,7 +53,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [GO, CHILD_ENDED])
         return train(begin)
     print("waited for this job, with TensorFlow imported", flush=True)  # now GO can be heard
-    if signal.sigtimedwait([GO, CHILD_ENDED], DAY) is None:
+    if signal.sigtimedwait([GO, CHILD_ENDED], HOUR) is None:
         return None
     os.close(go)
     raise SystemExit(end_of(child, seconds))

@@ -21,6 +21,7 @@ from jail import create_volumes, discard, jail, program
 TRAIN_WARM = int(os.environ.get("TRAIN_WARM", "1"))  # 0: each job starts cold
 PREFIX = "monitoring-warm-"
 HEARS_AFTER = 10  # seconds, at most
+AGAIN_SECONDS = 60  # after one that did not wait, or ended, before a job came
 STOPS = signal.SIGINT, signal.SIGTERM
 GO = signal.Signals.SIGUSR1.name
 
@@ -32,13 +33,16 @@ class Warm:
 
     def __init__(self, client, labels: dict):
         self.client, self.api, self.labels = client, client.api, labels
-        self.name = ""
+        self.name, self.not_before = "", 0.0
+
+    def is_wanted(self) -> bool:
+        """Is one to wait, and none does?"""
+        return TRAIN_WARM > 0 and time.monotonic() >= self.not_before and not self.waits()
 
     def start(self, cpus: float) -> None:
-        """Let one wait, if one is to and none does."""
-        if not TRAIN_WARM or self.waits():
-            return
+        """Let one wait."""
         self.remove()
+        self.not_before = time.monotonic() + AGAIN_SECONDS
         # An engine whose client is interrupted goes on, and nobody would find what it makes.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
@@ -64,7 +68,7 @@ class Warm:
     def take(self, name: str) -> None:
         """Give the container that waits to a step, which calls it by this name."""
         self.api.rename(self.name, name)
-        self.name = ""
+        self.name, self.not_before = "", 0.0
 
     def remove(self) -> None:
         """Remove what waits for us, be it for an earlier life, and what has ended, whoever's."""

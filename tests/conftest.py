@@ -30,7 +30,7 @@ RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq
 
 # Files are dealt out to several processes; those that take minutes go first.
 LONG = ["containers", "retraining", "chaos", "disk", "exactly_once", "long_run", "jail", "worker"]
-LONG += ["pipeline"]
+LONG += ["pipeline", "page", "warm", "watching"]
 
 
 def pytest_collection_modifyitems(items):
@@ -246,7 +246,15 @@ class Broker:
 
     def delete_queues(self) -> None:
         with self.connect() as connection:
-            for queue in ("features", "y_true", "y_pred", "dead", "errors", "retrain_jobs"):
+            for queue in (
+                "features",
+                "y_true",
+                "y_pred",
+                "dead",
+                "errors",
+                "retrain_jobs",
+                "drift",
+            ):
                 connection.channel().queue_delete(queue)
 
 

@@ -18,7 +18,7 @@ modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "me
 def constant(file, name: str):
     """Return what stands behind `name = ` in a source file, without running it."""
     for node in ast.parse(file.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.literal_eval(node.value)
     return None
 
@@ -33,6 +33,12 @@ def test_every_service_declares_a_queue_with_the_same_arguments():
     for name in ("QUEUE", "DEAD"):
         values = [constant(file, name) for file in declaring()]
         assert values == [values[0]] * len(names) and values[0]
+
+
+def test_every_service_declares_a_stream_with_the_same_arguments():
+    for name, least in (("ERRORS", 2), ("DRIFT", 1)):
+        values = [value for file in sources() if (value := constant(file, name))]
+        assert values == [values[0]] * len(values) and len(values) >= least
 
 
 def test_the_services_publish_and_keep_alive_in_the_same_way():

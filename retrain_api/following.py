@@ -1,0 +1,197 @@
+"""One connection of the page's thread: what it reads, and what it tells each second.
+
+    [errors] (stream)  ──┐ from some rows back
+    [drift] (stream)   ──┼▶ Following ──▶ numbers, charts
+    (metric_counts)    ──┤
+    queues, each second ─┘
+
+It ends when nobody looks any more, when something that it reads is deleted, and when the stream
+has run too far ahead: the next one begins near the end again.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pika
+
+from retrain_api import broker
+from retrain_api.rows import Row, Rows
+
+HISTORY = 20_000  # rows before now with which the page begins
+PREFETCH = 2000
+TURN_SECONDS = 0.2
+TELL_SECONDS = 1
+EMPTY_SECONDS = 2  # a stream that delivers nothing for so long has nothing
+UNDER_WAY_SECONDS = 0.5  # after it, what the broker had sent is here
+BEHIND = 5 * HISTORY  # rows, at most
+NEWS = 100  # entries of `drift` that are shown
+
+ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
+DRIFT = {"x-queue-type": "stream", "x-max-age": "30D", "x-max-length-bytes": 10_000_000}
+WAITING = ("features", "y_true", "y_pred", "retrain_jobs", "dead")
+
+log = logging.getLogger("retrain_api")
+
+
+class Counts(msgspec.Struct):
+    """A message on `metric_counts`: what `metric` counted since its database began."""
+
+    joined: int
+    waiting: int
+    repeated: int
+    orphans: int
+
+
+class News(msgspec.Struct):
+    """A message on `drift`: what was seen, or done about it, in a sentence."""
+
+    at: str
+    event: str
+    text: str
+    id: int | float | str | None = None
+    version: int | None = None
+    job: str | None = None
+
+
+class Following:
+    """One connection of the thread, and what it saw."""
+
+    def __init__(self, connection):
+        self.connection, self.channel, self.asking = connection, connection.channel(), None
+        self.rows, self.counts = Rows(), None
+        self.news, self.heard = deque(maxlen=NEWS), 0
+        self.arrived, self.cancelled = deque(), False
+        self.channel.add_on_cancel_callback(self.cancel)
+        self.channel.queue_declare("errors", durable=True, arguments=ERRORS)
+        self.channel.queue_declare("drift", durable=True, arguments=DRIFT)
+        self.newest, self.length = newest(), self.waiting("errors")
+        self.offset, self.end = self.newest, self.newest
+        self.subscribe()
+
+    def subscribe(self) -> None:
+        self.channel.basic_qos(prefetch_count=PREFETCH)  # of each; a stream asks for it
+        begin = {"x-stream-offset": max(0, self.newest - HISTORY)}
+        self.consume("errors", self.take_row, begin)
+        self.consume("drift", self.take_news, {"x-stream-offset": "first"})
+        self.channel.exchange_declare("metric_counts", "fanout", durable=True)
+        mine = self.channel.queue_declare("", exclusive=True).method.queue
+        self.channel.queue_bind(mine, "metric_counts")
+        self.consume(mine, self.take_counts)
+
+    def consume(self, queue: str, take, arguments: dict | None = None) -> None:
+        def arrived(channel, method, properties, body):
+            self.arrived.append((method.delivery_tag, take, properties, body))
+
+        self.channel.basic_consume(queue, arrived, arguments=arguments)
+
+    def cancel(self, method) -> None:
+        """Note that the broker deleted what we read."""
+        self.cancelled = True
+
+    def run(self, live) -> None:
+        """Follow while somebody looks, and there is something to follow, at no great distance."""
+        told, drawn = time.monotonic(), -1
+        while live.wanted() and not self.cancelled:
+            self.connection.process_data_events(TURN_SECONDS)
+            self.take()
+            if time.monotonic() - told < TELL_SECONDS:
+                continue
+            told, drawn = time.monotonic(), self.tell(live, drawn)
+            if self.behind() > BEHIND:
+                log.info("the page is too far behind: following from near the end again")
+                return
+
+    def behind(self) -> int:
+        """Return how many rows `errors` is ahead, as far as its length tells."""
+        before, self.length = self.length, self.waiting("errors") or 0
+        self.end += max(0, self.length - before)  # it gets shorter, too, as old rows go
+        return self.end - self.offset
+
+    def take(self) -> None:
+        tag, now = None, time.time()
+        while self.arrived:
+            tag, take, properties, body = self.arrived.popleft()
+            try:
+                take(properties, body, now)
+            except (ValueError, RecursionError):  # it is not what it should be: not ours to show
+                continue
+        if tag:
+            self.channel.basic_ack(tag, multiple=True)
+
+    def take_row(self, properties, body: bytes, now: float) -> None:
+        self.offset = properties.headers["x-stream-offset"]
+        self.rows.take(read_row(body), now, self.offset <= self.newest)
+
+    def take_news(self, properties, body: bytes, now: float) -> None:
+        self.news.append(read_news(body))
+        self.heard += 1
+
+    def take_counts(self, properties, body: bytes, now: float) -> None:
+        self.counts = read_counts(body)
+
+    def tell(self, live, drawn: int) -> int:
+        """Tell what is new, the charts only if there is anything to draw anew."""
+        numbers = self.rows.numbers(time.time()) | {"halves": self.counts, "problem": None}
+        live.tell(numbers=numbers | {"queues": self.queues()})
+        state = self.rows.count + self.heard
+        if state != drawn:
+            live.tell(charts=self.rows.charts() | {"news": list(self.news)})
+        return state
+
+    def queues(self) -> dict[str, int | None]:
+        """Return how many messages wait in each queue; None for one that is not there."""
+        return {queue: self.waiting(queue) for queue in WAITING}
+
+    def waiting(self, queue: str) -> int | None:
+        if not self.asking or not self.asking.is_open:  # asking for none closes the channel
+            self.asking = self.connection.channel()
+        try:
+            return self.asking.queue_declare(queue, passive=True).method.message_count
+        except pika.exceptions.ChannelClosedByBroker:
+            return None
+
+
+read_row = msgspec.json.Decoder(Row).decode
+read_news = msgspec.json.Decoder(News).decode
+read_counts = msgspec.json.Decoder(Counts).decode
+
+
+@contextmanager
+def reading(name: str) -> Iterator:
+    """Yield a connection that may read streams.
+
+    When pika closes one, it rejects what is under way, which streams do not know, so that the
+    broker ends the connection itself. Wait for most of it, and be content with either end.
+    """
+    done = False
+    try:
+        with broker.connect(name) as connection:
+            yield connection
+            done = True
+            end = time.monotonic() + UNDER_WAY_SECONDS
+            while time.monotonic() < end:
+                connection.process_data_events(UNDER_WAY_SECONDS)
+    except broker.AWAY:
+        if not done:
+            raise
+
+
+def newest() -> int:
+    """Return where `errors` ends, or a little before that; -1 while it is empty."""
+    offsets = []
+
+    def arrived(channel, method, properties, body):
+        offsets.append(properties.headers["x-stream-offset"])
+
+    with reading("retrain_api, page, where errors ends") as connection:
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=1)
+        channel.basic_consume("errors", arrived, arguments={"x-stream-offset": "last"})
+        end = time.monotonic() + EMPTY_SECONDS
+        while not offsets and time.monotonic() < end:
+            connection.process_data_events(TURN_SECONDS)
+    return offsets[0] if offsets else -1

@@ -1,0 +1,77 @@
+"""The page: one document, its style, a few modules, and what keeps it safe.
+
+All of it comes from here, nothing from elsewhere: the charts are drawn by D3, whose file comes with
+the package XStatic-D3. A browser may run and load only what this server gives it, and may change
+something only from a page that this server gave it.
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, abort, request, send_file
+from xstatic.pkg import d3
+
+ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "")  # further names of this service, with commas
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+STRANGER = (
+    "a page of another site sent this, so nothing was done; open this service's own page,"
+    " or call it with curl"
+)
+
+page = Blueprint("page", __name__, static_folder="static", static_url_path="/static")
+
+
+@page.get("/")
+def document():
+    return page.send_static_file("page.html")
+
+
+@page.get("/d3.js")
+def charts():
+    return send_file(Path(d3.BASE_DIR) / "d3.js", max_age=3600)
+
+
+def protect(response: Response) -> Response:
+    """Tell the browser what it may do with an answer of ours."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def refuse_strangers() -> None:
+    """End a changing call that a browser makes for a page that is not ours.
+
+    A program that is no browser sends neither header, and may call.
+    """
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        abort(403, STRANGER)
+    origin = request.headers.get("Origin")
+    if origin and (urlsplit(origin).netloc != request.host or not is_ours(origin)):
+        abort(403, STRANGER)
+
+
+def is_ours(origin: str) -> bool:
+    """Tell whether a page from there can be ours.
+
+    Whoever owns a name with a dot may point it at this machine, and so be of the same origin as we
+    are: such a name has to be allowed.
+    """
+    host = urlsplit(origin).hostname or ""
+    if "." not in host or host in ALLOWED_HOSTS.split(","):
+        return True
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False

@@ -1,0 +1,291 @@
+"""What the page stands on: the events, what is counted for it, and who may change something."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from contextlib import ExitStack, suppress
+
+import msgspec
+import pytest
+from api import Api
+from conftest import ROOT, SOAK, lacking, wait_for
+
+sys.path.insert(0, str(ROOT))
+from retrain_api import following  # noqa: E402, found by the line above
+from retrain_api import rows as counted  # noqa: E402
+from retrain_api.events import LISTENERS, new_lines  # noqa: E402
+from retrain_api.following import HISTORY  # noqa: E402
+from retrain_api.live import Live  # noqa: E402
+from retrain_api.rows import Row, Rows  # noqa: E402
+
+
+@pytest.fixture
+def api(tmp_path, broker):
+    with Api(tmp_path, broker) as api:
+        yield api
+
+
+class Listener(threading.Thread):
+    """What the README says to follow a job with: curl -N. Leaving `with` ends it."""
+
+    def __init__(self, api, path: str):
+        super().__init__(daemon=True)
+        if not shutil.which("curl"):
+            lacking("curl")
+        command = ["curl", "-sN", "--noproxy", "*", api.url + path]
+        self.curl = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.events = []
+        self.start()
+
+    def run(self) -> None:
+        for line in self.curl.stdout:
+            kind, _, text = line.rstrip("\n").partition(": ")
+            if kind == "event":
+                self.events.append((text, []))
+            elif kind == "data":
+                self.events[-1][1].append(text)
+
+    def ended_well(self) -> bool:
+        """Did the server end the stream as it should, within half a minute?"""
+        return self.curl.wait(30) == 0  # 18 if it was cut off
+
+    def told(self, name: str) -> list[str]:
+        return ["\n".join(lines) for event, lines in list(self.events) if event == name]
+
+    def last(self, name: str) -> dict:
+        told = self.told(name)
+        return json.loads(told[-1]) if told else {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.curl.kill()
+        self.curl.wait()
+        self.join()
+        self.curl.stdout.close()
+
+
+def test_a_job_is_told_as_it_happens_each_line_once_and_its_final_state_at_last(api):
+    id = api.new_job()
+    with Listener(api, f"/jobs/{id}/events") as listener:
+        wait_for(lambda: listener.last("state").get("state") == "queued", 20, "queued")
+        api.claim(id)
+        log = ""
+        for epoch in range(1, 4):
+            log += f"epoch {epoch}\n"
+            api.progress(id, 1, epoch=epoch, epochs=3, loss=5.0 - epoch, log=log + "torn")
+            wait_for(lambda: listener.last("progress").get("epoch") == epoch, 20, "an epoch")  # noqa: B023
+        api.result(id, 1)
+        assert listener.ended_well()
+        listener.join()
+    lines = "\n".join(listener.told("log")).split("\n")
+    assert lines == ["epoch 1", "epoch 2", "epoch 3", "torn"]
+    states = [json.loads(state)["state"] for state in listener.told("state")]
+    assert states == ["queued", "running", "succeeded"] and listener.events[-1][0] == "state"
+    assert listener.last("state")["version"] == 1
+
+
+def test_a_job_that_has_ended_is_told_at_once_and_one_that_is_not_there_is_404(api):
+    id = api.new_job()
+    api.call("DELETE", f"/jobs/{id}")
+    told = api.get(f"/jobs/{id}/events")
+    assert "text/event-stream" in told.headers["Content-Type"] and "cancelled" in told.text
+    assert api.get("/jobs/none/events").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "before, log, over, lines",
+    [
+        ("", "a\nb\nc", False, "a\nb"),
+        ("a\nb\n", "a\nb\nc", False, ""),
+        ("a\nb\n", "a\nb\nc", True, "c"),
+        ("x" * 300 + "\nlast\n", "x" * 195 + "\nlast\nnew\n", False, "new"),
+        ("of the first attempt\n", "second\n", False, "second"),
+        ("a\n", "", True, ""),
+    ],
+)
+def test_the_new_lines_of_a_log_are_found_even_when_its_beginning_was_cut(before, log, over, lines):
+    told, known = new_lines(log, before, over)
+    assert told == lines
+    assert new_lines(log, known, over)[0] == ""
+
+
+def test_so_many_may_listen_and_no_more_and_the_others_are_still_served(api):
+    id = api.new_job()
+    with ExitStack() as stack:
+        listeners = [Listener(api, f"/jobs/{id}/events") for _ in range(LISTENERS)]
+        for listener in listeners:
+            stack.enter_context(listener)
+            wait_for(lambda: listener.told("state"), 20, "a seat")  # noqa: B023
+        refused = api.get(f"/jobs/{id}/events")
+        assert refused.status_code == 429 and "listen already" in refused.json()["error"]
+        assert api.new_job() and api.get("/models").ok
+        listeners[0].curl.kill()
+        free = wait_for(lambda: free_seat(api, id), 60, "the seat of the one that has gone")
+        stack.enter_context(free)
+
+
+def free_seat(api, id: str) -> Listener | None:
+    listener = Listener(api, f"/jobs/{id}/events")
+    with suppress(subprocess.TimeoutExpired):
+        listener.curl.wait(2)  # refused, and so at its end
+        return listener.__exit__()
+    return listener
+
+
+def test_streams_end_with_the_server_and_do_not_hold_it_up(api):
+    id = api.new_job()
+    with Listener(api, f"/jobs/{id}/events") as job, Listener(api, "/live/events") as live:
+        wait_for(lambda: live.told("numbers") and job.told("state"), 20, "events")
+        assert api.process.stop() == 0
+        assert job.ended_well() and live.ended_well()
+
+
+def test_without_a_broker_the_page_says_so_and_goes_on_trying(tmp_path):
+    with Api(tmp_path) as api, Listener(api, "/live/events") as live:
+        wait_for(lambda: len(live.told("numbers")) > 1, 30, "two attempts")
+        assert "broker does not answer" in live.last("numbers")["problem"]
+
+
+def errors(first: int, count: int, version: int = 0) -> list[bytes]:
+    rows = (Row(id, 100.0, 140.0, 40.0, version) for id in range(first, first + count))
+    return [msgspec.json.encode(row) for row in rows]
+
+
+def test_whoever_looks_sees_the_last_rows_at_once_and_then_every_new_one(tmp_path, any_broker, run):
+    run("metric", any_broker)  # it declares `errors`
+    with Api(tmp_path, any_broker) as api, Listener(api, "/live/events") as live:
+        wait_for(lambda: live.last("numbers").get("halves"), 60, "what metric counts")
+    any_broker.send("errors", errors(0, HISTORY * 2))
+    with Api(tmp_path, any_broker) as api, Listener(api, "/live/events") as live:
+        wait_for(lambda: live.last("numbers").get("rows", 0) >= HISTORY, 60, "what was")
+        seen = live.last("numbers")["rows"]
+        assert seen < HISTORY * 1.5  # a chunk of the stream more, not all of it
+        any_broker.send("errors", [b"no JSON", *errors(10**6, HISTORY, version=1)])
+        wait_for(lambda: live.last("numbers")["rows"] >= seen + HISTORY, 60, "all that came")
+        charts = live.last("charts")
+        histogram = charts["histogram"]
+        assert sum(histogram["counts"]) + histogram["beyond"] == counted.IN_HISTOGRAM
+        assert [mark["version"] for mark in charts["marks"]] == [0, 1]
+        assert "cannot follow" not in api.process.said()
+
+
+def test_rows_that_come_fast_are_followed_without_a_break(api, broker, run):
+    run("metric", broker)
+    wait_for(lambda: "started" in run_log(api), 20, "metric")
+    sender = threading.Thread(target=broker.send, args=("errors", errors(0, 60_000)))
+    with Listener(api, "/live/events") as live:
+        wait_for(lambda: live.told("numbers"), 20, "numbers")
+        sender.start()
+        wait_for(lambda: live.last("numbers").get("rows") == 60_000, 60, "all rows")
+    sender.join()
+    told = [json.loads(numbers) for numbers in live.told("numbers")]
+    rows = [numbers["rows"] for numbers in told]
+    assert rows == sorted(rows) and not any(numbers["problem"] for numbers in told)
+    assert "cannot follow" not in api.process.said()
+
+
+@pytest.mark.parametrize("why", ["too far behind", "its stream was deleted"])
+def test_a_connection_ends_for_another_when_it_is(why, broker, monkeypatch):
+    monkeypatch.setattr(following.broker, "AMQP_URL", broker.url)
+    viewed = Live()
+    viewed.viewers = 1  # so that it would go on for ever
+    with following.reading("a test") as connection:
+        reading = following.Following(connection)
+        if why == "too far behind":
+            monkeypatch.setattr(following, "BEHIND", -1)
+        else:
+            broker.delete_queues()
+        reader = threading.Thread(target=reading.run, args=(viewed,), daemon=True)
+        reader.start()
+        reader.join(30)
+        assert not reader.is_alive()
+
+
+def run_log(api) -> str:
+    [log] = api.data.parent.glob("metric-*.log")
+    return log.read_text()
+
+
+def test_memory_is_the_same_after_many_rows_as_after_some():
+    rows, sizes = Rows(), []
+    tracemalloc.start()
+    for number in range(150_000 * SOAK):
+        rows.take(Row(number, 1.0, 2.0, 1.0, number // 1000), 1e9 + number / 100, False)
+        if number % 100 == 0:
+            rows.numbers(1e9 + number / 100)  # each second
+        if number in (30_000, 150_000 * SOAK - 1):
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[1] < sizes[0] * 1.1
+    assert len(rows.charts()["error"]) <= counted.POINTS and rows.count == 150_000 * SOAK
+
+
+def test_a_version_gets_a_mark_when_it_begins_to_answer_and_two_in_turn_get_one_each():
+    rows = Rows()
+    for second, version in enumerate([0] * 20 + [0, 1] * 20 + [1] * 20 + [0] * 5):
+        rows.take(Row(second, 1.0, 2.0, 10.0 + version, version), 1e9 + second, False)
+    told = [(mark.version, mark.rows, mark.error) for mark in rows.marks]
+    assert told == [(0, 40, 10.0), (1, 40, 11.0), (0, 5, 10.0)]
+
+
+def test_a_row_that_comes_again_counts_once_and_an_id_may_tell_the_time():
+    rows, now = Rows(), time.time()
+    for id in (now - 3600, now - 3600, now - 1800, "no time", 10.5):
+        rows.take(Row(id, 1.0, 4.0, 3.0), now, True)
+    assert rows.count == 4 and rows.error() == 3
+    times = [at for at, _ in rows.charts()["error"]]
+    assert times[0] < now - 3500 and now - 60 < times[-1] <= now
+
+
+def test_numbers_beyond_all_measure_are_drawn_too():
+    rows = Rows()
+    for id in range(500):
+        rows.take(Row(id, -1e300, 1e300, 2e300), 1e9 + id, False)
+    told = msgspec.json.encode(rows.charts() | rows.numbers(1e9))
+    assert b"null" not in told.replace(b'"version":null', b"")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},  # another port of this machine
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://rebound.example:8000", "Host": "rebound.example:8000"},
+    ],
+)
+def test_a_browser_on_another_site_changes_nothing(api, headers):
+    id = api.new_job()
+    for method, path in (
+        ("POST", "/jobs"),
+        ("DELETE", f"/jobs/{id}"),
+        ("POST", "/models/0/deploy"),
+    ):
+        refused = api.call(method, path, headers=headers)
+        assert refused.status_code == 403 and "another site" in refused.json()["error"]
+    assert api.job(id)["state"] == "queued"
+
+
+def test_curl_the_page_itself_and_an_allowed_name_may_change_something(api):
+    own = {"Sec-Fetch-Site": "same-origin", "Origin": api.url}
+    host = {"Host": "models.example", "Origin": "https://models.example"}
+    assert api.call("POST", "/models/0/deploy").ok
+    assert api.call("POST", "/models/0/deploy", headers=own).ok
+    api.process.stop()
+    api.start_again(ALLOWED_HOSTS="other.example,models.example")
+    assert api.call("POST", "/models/0/deploy", headers=host).ok
+
+
+def test_every_answer_tells_a_browser_to_load_nothing_from_elsewhere(api):
+    for path in ("/", "/d3.js", "/static/page.js", "/jobs", "/nothing"):
+        policy = api.get(path).headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+    page = api.get("/").text
+    assert "http://" not in page and "https://" not in page and "style=" not in page
