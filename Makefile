@@ -22,6 +22,9 @@ dead:  # show what could not be used, and why, without taking it out
 replay:  # send it back to where it came from
 	@mode=$$(scripts/mode) && exec scripts/$$mode dead replay
 
+demo:  # watch the model rot and heal, in a system of its own, in some three minutes
+	@scripts/demo
+
 sample:  # write data and a model that retraining can be tried with into sample/
 	@scripts/sample
 
@@ -45,4 +48,4 @@ soak: export SOAK = 1
 soak:  # all tests, for hours: a million rows, ten seeds of chaos, ten times the random input
 	@$(MAKE) --no-print-directory test
 
-.PHONY: help up down clean dead replay sample test bench chaos soak
+.PHONY: help up down clean dead replay demo sample test bench chaos soak

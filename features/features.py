@@ -1,17 +1,22 @@
 """Send rows of the diabetes data: what is known to `features`, what is true to `y_true`.
 
     features ──┬──▶ [features]  {"id": 1765912012.233366, "body": [10 floats]}
-               └──▶ [y_true]    {"id": 1765912012.233366, "body": 101.0}
+               ├──▶ [y_true]    {"id": 1765912012.233366, "body": 101.0}
+               └──▶ [history]   [{"id": 1765912012.233366, "body": [10 floats], "y_true": 101.0}, …]
 
-Both halves of a row go out under one id and in one transaction. The id counts as sent when the
-commit has returned, and only then it is logged: a row whose commit gave no answer may be with the
-broker, in part or whole, and nobody may count on it. Whatever else fails ends the process, and
-its supervisor starts it again.
+Both halves of a row go out under one id and in one transaction, and the whole row to a stream that
+can be replayed. The id counts as sent when the commit has returned, and only then it is logged: a
+row whose commit gave no answer may be with the broker, in part or whole, and nobody may count on
+it. Whatever else fails ends the process, and its supervisor starts it again.
+
+FEATURES_DRIFT_AFTER=300 changes the world after 300 rows: from then on the target is mirrored, so
+whatever made it rise makes it fall. With 300,2000 it changes a second time, and lies higher.
 
     python features/features.py        # wants a broker on localhost
 """
 
 import faulthandler
+import itertools
 import logging
 import os
 import random
@@ -31,6 +36,7 @@ AMQP_URL = os.environ.get(
 FEATURES_DELAY_SECONDS = float(os.environ.get("FEATURES_DELAY_SECONDS", "10"))  # 0: at full speed
 FEATURES_COUNT = int(os.environ.get("FEATURES_COUNT", "0"))  # rows to send, 0: without end
 FEATURES_SEED = os.environ.get("FEATURES_SEED") or None  # the same seed draws the same rows
+FEATURES_DRIFT_AFTER = os.environ.get("FEATURES_DRIFT_AFTER", "")  # rows since the start: 300,2000
 BATCH_SIZE = int(os.environ.get("BATCH_SIZE", "200"))  # rows in a transaction at full speed
 QUEUED_AT_MOST = 100_000  # messages; while more wait, nobody takes them, and more would do harm
 WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may take this long
@@ -46,7 +52,11 @@ QUEUE = {  # the arguments with which every service declares a shared queue
     "x-overflow": "reject-publish",  # at-least-once dead letters ask for it
 }
 DEAD = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}  # looking is a delivery too
+HISTORY = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
 PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
+
+HISTORY_ROWS = 100  # in a message, which has to be smaller than a frame
+MIRROR = 371.0  # the least and the most of the diabetes target, 25 and 346, change places
 
 log = logging.getLogger("features")
 
@@ -61,17 +71,38 @@ def next_id(now: float, last: float) -> float:
     return (microseconds + (microseconds % 10 == 0)) / 1e6
 
 
-def rows(data, target, seed: str | None) -> Iterator[tuple[float, list[float], float]]:
+def mirrored(truth: float, times: int) -> float:
+    """Return what is true after the world has changed so many times; MIRROR - truth after one.
+
+    Mirroring turns the sign of each coefficient of a linear model and keeps what it can explain.
+    """
+    for change in range(1, times + 1):
+        truth = change * MIRROR - truth
+    return truth
+
+
+def rows(
+    data, target, seed: str | None, changes: tuple[int, ...] = ()
+) -> Iterator[tuple[float, list[float], float]]:
     """Yield (id, features, true value) without end, drawn at random from `data` and `target`.
 
-    `data` has the shape (rows, features), `target` (rows,).
+    `data` has the shape (rows, features), `target` (rows,). The world changes after as many rows
+    as `changes` say.
     """
     draw = random.Random(seed)
     last = 0.0
-    while True:
+    for number in itertools.count():
         row = draw.randrange(len(target))
         last = next_id(time.time(), last)
-        yield last, data[row].tolist(), float(target[row])
+        truth = mirrored(float(target[row]), sum(number >= change for change in changes))
+        yield last, data[row].tolist(), truth
+
+
+def whole(batch: list[tuple]) -> list[bytes]:
+    """Return the messages for `history`: a message for each row would cost the broker a tenth."""
+    rows = [{"id": id, "body": row, "y_true": truth} for id, row, truth in batch]
+    parts = range(0, len(rows), HISTORY_ROWS)
+    return [msgspec.json.encode(rows[begin : begin + HISTORY_ROWS]) for begin in parts]
 
 
 def alive() -> None:
@@ -124,6 +155,7 @@ def serve(connection, stream: Iterator, count: int) -> None:
     channel.queue_declare("dead", durable=True, arguments=DEAD)
     for queue in ("features", "y_true"):
         channel.queue_declare(queue, durable=True, arguments=QUEUE)
+    channel.queue_declare("history", durable=True, arguments=HISTORY)
     channel.tx_select()
     size = 1 if FEATURES_DELAY_SECONDS else BATCH_SIZE
     sent = 0
@@ -134,6 +166,7 @@ def serve(connection, stream: Iterator, count: int) -> None:
         true = [msgspec.json.encode({"id": id, "body": truth}) for id, _, truth in batch]
         publish(channel, "features", known, PERSISTENT)
         publish(channel, "y_true", true, PERSISTENT)
+        publish(channel, "history", whole(batch), PERSISTENT)
         channel.tx_commit()
         connection.process_data_events(0)  # a returned message speaks up here
         sent += len(batch)
@@ -149,12 +182,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
     data, target = load_diabetes(return_X_y=True)
+    changes = tuple(int(rows) for rows in FEATURES_DRIFT_AFTER.split(",") if rows.strip())
     parameters = pika.URLParameters(AMQP_URL)
     parameters.client_properties = {"connection_name": "features"}
     try:
         with pika.BlockingConnection(parameters) as connection:
             log.info("started, one row every %g s", FEATURES_DELAY_SECONDS)
-            serve(connection, rows(data, target, FEATURES_SEED), FEATURES_COUNT)
+            serve(connection, rows(data, target, FEATURES_SEED, changes), FEATURES_COUNT)
     except KeyboardInterrupt:
         log.info("stopped before the last row")
         raise SystemExit(130) from None  # with a 0 Docker would leave it down after a reboot

@@ -21,13 +21,13 @@ import pika
 from retrain_api import broker
 from retrain_api.rows import Row, Rows
 
-HISTORY = 20_000  # rows before now with which the page begins
+ROWS_BACK = 20_000  # rows before now with which the page begins
 PREFETCH = 2000
 TURN_SECONDS = 0.2
 TELL_SECONDS = 1
 EMPTY_SECONDS = 2  # a stream that delivers nothing for so long has nothing
 UNDER_WAY_SECONDS = 0.5  # after it, what the broker had sent is here
-BEHIND = 5 * HISTORY  # rows, at most
+BEHIND = 5 * ROWS_BACK  # rows, at most
 NEWS = 100  # entries of `drift` that are shown
 
 ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
@@ -74,7 +74,7 @@ class Following:
 
     def subscribe(self) -> None:
         self.channel.basic_qos(prefetch_count=PREFETCH)  # of each; a stream asks for it
-        begin = {"x-stream-offset": max(0, self.newest - HISTORY)}
+        begin = {"x-stream-offset": max(0, self.newest - ROWS_BACK)}
         self.consume("errors", self.take_row, begin)
         self.consume("drift", self.take_news, {"x-stream-offset": "first"})
         self.channel.exchange_declare("metric_counts", "fanout", durable=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conftest import copy_project, docker, free_port, has_docker, lacking, rows_of, wait_for
 
-SERVICES = ["features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
+SERVICES = ["features", "model", "metric", "plot", "drift", "retrain_api", "retrain_worker"]
 ORDINARY_USER = 12345
 
 

@@ -29,8 +29,8 @@ SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: tests go on for longe
 RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
 
 # Files are dealt out to several processes; those that take minutes go first.
-LONG = ["containers", "retraining", "chaos", "disk", "exactly_once", "long_run", "jail", "worker"]
-LONG += ["pipeline", "page", "warm", "watching"]
+LONG = ["containers", "retraining", "drift", "chaos", "disk", "exactly_once", "long_run"]
+LONG += ["jail", "worker", "pipeline", "page", "warm", "watching"]
 
 
 def pytest_collection_modifyitems(items):
@@ -227,14 +227,14 @@ class Broker:
                 taken.append((got[1].headers, got[2]))
         return taken
 
-    def stream(self, count: int = 10**9) -> list[bytes]:
-        """Return the first messages on `errors`, `count` of them or all that come within 5 s."""
+    def stream(self, count: int = 10**9, name: str = "errors") -> list[bytes]:
+        """Return the first messages on a stream, `count` of them or all that come within 5 s."""
         got = []
         with self.connect() as connection:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=1000)
             first = {"x-stream-offset": "first"}
-            for method, _, body in channel.consume("errors", arguments=first, inactivity_timeout=5):
+            for method, _, body in channel.consume(name, arguments=first, inactivity_timeout=5):
                 if method is None:
                     break
                 got.append(body)
@@ -245,16 +245,9 @@ class Broker:
         return got
 
     def delete_queues(self) -> None:
+        queues = ["features", "y_true", "y_pred", "dead", "retrain_jobs"]
         with self.connect() as connection:
-            for queue in (
-                "features",
-                "y_true",
-                "y_pred",
-                "dead",
-                "errors",
-                "retrain_jobs",
-                "drift",
-            ):
+            for queue in [*queues, "errors", "history", "drift"]:
                 connection.channel().queue_delete(queue)
 
 

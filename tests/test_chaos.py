@@ -29,6 +29,7 @@ EVERYBODY = [*SERVICES, "rabbitmq"]
 QUEUES = ["features", "y_true", "y_pred", "retrain_jobs"]
 KNOWN_FILES = {"metric_log.csv", "metric.sqlite3", "metric.sqlite3-wal", "metric.sqlite3-shm"}
 KNOWN_FILES |= {"metric.reserve", "error_distribution.png"}
+KNOWN_FILES |= {"drift.json", "drift.new", "drift_log.csv", "drift_log.new"}
 GROWTH = 1.5  # of a service's memory, and some MB
 
 

@@ -77,7 +77,8 @@ def test_the_management_page_knows_the_queues(system):
     names = ("features", "y_true", "y_pred", "dead", "retrain_jobs")
     replicas = {name: queues.pop(name) for name in list(queues) if name.startswith("amq.gen")}
     assert list(replicas.values()) == ["classic"]  # of the one model, for news of versions
-    assert queues == dict.fromkeys(names, "quorum") | {"errors": "stream"}
+    streams = dict.fromkeys(("errors", "history", "drift"), "stream")
+    assert queues == dict.fromkeys(names, "quorum") | streams
 
 
 def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, figure):

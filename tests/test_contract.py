@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression
 import retrain_api
 from retrain_api.openapi import PATHS
 
-modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric")}
+modules = {name: load(f"{name}/{name}.py") for name in ("features", "model", "metric", "drift")}
 
 
 def constant(file, name: str):
@@ -35,10 +35,10 @@ def test_every_service_declares_a_queue_with_the_same_arguments():
         assert values == [values[0]] * len(names) and values[0]
 
 
-def test_every_service_declares_a_stream_with_the_same_arguments():
-    for name, least in (("ERRORS", 2), ("DRIFT", 1)):
-        values = [value for file in sources() if (value := constant(file, name))]
-        assert values == [values[0]] * len(values) and len(values) >= least
+@pytest.mark.parametrize("stream", ["ERRORS", "HISTORY", "DRIFT"])
+def test_every_service_declares_a_stream_with_the_same_arguments(stream):
+    values = [value for file in sources() if (value := constant(file, stream))]
+    assert values == [values[0]] * len(values) and values[0]["x-queue-type"] == "stream"
 
 
 def test_the_services_publish_and_keep_alive_in_the_same_way():
@@ -86,6 +86,20 @@ def test_what_features_sends_is_what_model_takes_and_its_answer_what_metric_take
     [joined], _, _ = modules["metric"].join({}, halves)
     assert not refused and not refused_too
     assert (joined.id, joined.y_true) == (id, y)
+
+
+def test_what_features_keeps_is_what_drift_reads():
+    data, target = load_diabetes(return_X_y=True)
+    batch = [next(modules["features"].rows(data, target, "1")) for _ in range(250)]
+    read = [row for body in modules["features"].whole(batch) for row in modules["drift"].read(body)]
+    assert [(row.id, row.body, row.y_true) for row in read] == batch
+    assert max(map(len, modules["features"].whole(batch))) < 128 * 1024  # a frame
+
+
+def test_what_metric_tells_is_what_drift_sees():
+    joined = modules["metric"].Joined("a", 1.0, 3.0, 2.0, 7)
+    row = modules["drift"].decode_row(msgspec.json.encode(joined))
+    assert (row.id, row.absolute_error, row.model_version) == ("a", 2.0, 7)
 
 
 def sources():

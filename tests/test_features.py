@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 import time
 
@@ -39,6 +40,27 @@ def test_rows_are_drawn_from_all_442():
     data, target = load_diabetes(return_X_y=True)
     rows = itertools.islice(features.rows(data, target, "1"), 6000)
     assert {tuple(row[1]) for row in rows} == {tuple(row) for row in data.tolist()}
+
+
+def test_the_world_changes_after_so_many_rows_and_once_more():
+    data, target = load_diabetes(return_X_y=True)
+    one, changing = (features.rows(data, target, "1", changes) for changes in ((), (100, 200)))
+    for number, ((_, x, y), (_, same, truth)) in enumerate(zip(one, changing, strict=False)):
+        assert same == x and truth == (y, 371 - y, 371 + y)[number // 100]
+        if number == 299:
+            break
+
+
+def test_each_row_is_on_the_history_as_it_went_out(any_broker, run):
+    service = run("features", any_broker, FEATURES_COUNT=450, FEATURES_DRIFT_AFTER="300")
+    assert service.process.wait(60) == 0
+    lists = [msgspec.json.decode(body) for body in any_broker.stream(5, "history")]
+    known, true = (
+        {row["id"]: row["body"] for _, body in any_broker.take(queue) for row in [json.loads(body)]}
+        for queue in ("features", "y_true")
+    )
+    whole = [(row["id"], row["body"], row["y_true"]) for rows in lists for row in rows]
+    assert whole == [(id, known[id], true[id]) for id in known] and len(whole) == 450
 
 
 def test_each_row_goes_out_as_two_halves_under_one_id(any_broker, run):

@@ -11,7 +11,8 @@ import pytest
 from api import next_version, retrain
 from conftest import copy_project, free_port, lacking, rows_of, wait_for
 
-PROGRAMS = ["broker", "features", "model", "metric", "plot", "retrain_api", "retrain_worker"]
+PROGRAMS = ["broker", "features", "model", "metric", "plot", "drift"]
+PROGRAMS += ["retrain_api", "retrain_worker"]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,22 @@ def test_a_job_is_trained_scored_and_served(local, figure):
     amqp = f"amqp://guest:guest@127.0.0.1:{local.ports['AMQP_PORT']}/%2F"
     wait_for(lambda: next_version(amqp) == job["version"], 60, "rows of the new version")
     figure(f"without Docker: {time.monotonic() - begin:.0f} s from the upload to its rows")
+
+
+def test_make_demo_heals_a_system_of_its_own_beside_this_one_and_leaves_a_picture(local, figure):
+    before, begin = pids(local), time.monotonic()
+    said = local("demo")
+    figure(f"make demo without Docker: {time.monotonic() - begin:.0f} s")
+    errors = {
+        n: float(e) for n, e in re.findall(r"^(\w+) +mean absolute error +([\d.]+)", said, re.M)
+    }
+    assert errors["during"] > 2 * errors["before"] and errors["after"] < 1.25 * errors["before"]
+    for event in ("drift", "job", "deployed", "confirmed"):
+        assert len(re.findall(rf"^\d:\d\d  {event}: ", said, re.M)) == 1
+    assert (local.clone / "logs/demo.png").read_bytes().startswith(b"\x89PNG")
+    assert pids(local) == before and not (local.clone / ".run/demo").exists()
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(local.clone / ".run/demo") not in running
 
 
 def test_dead_letters_are_shown(local):

@@ -2,6 +2,7 @@
 
 import re
 from itertools import zip_longest
+from urllib.parse import unquote
 
 import pytest
 from conftest import ROOT
@@ -39,7 +40,7 @@ def shared(token, before: str):
 def targets(token) -> list[str]:
     """Return where the links and images of a paragraph lead."""
     found = [child.attrs for child in token.children if child.type in ("link_open", "image")]
-    return [str(attrs.get("href") or attrs["src"]) for attrs in found]
+    return [unquote(str(attrs.get("href") or attrs["src"])) for attrs in found]
 
 
 def prose(token) -> str:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from retrain_api import following  # noqa: E402, found by the line above
 from retrain_api import rows as counted  # noqa: E402
 from retrain_api.events import LISTENERS, new_lines  # noqa: E402
-from retrain_api.following import HISTORY  # noqa: E402
+from retrain_api.following import ROWS_BACK  # noqa: E402
 from retrain_api.live import Live  # noqa: E402
 from retrain_api.rows import Row, Rows  # noqa: E402
 
@@ -161,13 +161,13 @@ def test_whoever_looks_sees_the_last_rows_at_once_and_then_every_new_one(tmp_pat
     run("metric", any_broker)  # it declares `errors`
     with Api(tmp_path, any_broker) as api, Listener(api, "/live/events") as live:
         wait_for(lambda: live.last("numbers").get("halves"), 60, "what metric counts")
-    any_broker.send("errors", errors(0, HISTORY * 2))
+    any_broker.send("errors", errors(0, ROWS_BACK * 2))
     with Api(tmp_path, any_broker) as api, Listener(api, "/live/events") as live:
-        wait_for(lambda: live.last("numbers").get("rows", 0) >= HISTORY, 60, "what was")
+        wait_for(lambda: live.last("numbers").get("rows", 0) >= ROWS_BACK, 60, "what was")
         seen = live.last("numbers")["rows"]
-        assert seen < HISTORY * 1.5  # a chunk of the stream more, not all of it
-        any_broker.send("errors", [b"no JSON", *errors(10**6, HISTORY, version=1)])
-        wait_for(lambda: live.last("numbers")["rows"] >= seen + HISTORY, 60, "all that came")
+        assert seen < ROWS_BACK * 1.5  # a chunk of the stream more, not all of it
+        any_broker.send("errors", [b"no JSON", *errors(10**6, ROWS_BACK, version=1)])
+        wait_for(lambda: live.last("numbers")["rows"] >= seen + ROWS_BACK, 60, "all that came")
         charts = live.last("charts")
         histogram = charts["histogram"]
         assert sum(histogram["counts"]) + histogram["beyond"] == counted.IN_HISTOGRAM

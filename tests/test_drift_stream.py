@@ -1,0 +1,72 @@
+"""`drift` as a process on real brokers, old and new, with no API beside it."""
+
+import csv
+import json
+import random
+
+from conftest import wait_for
+
+API = "http://127.0.0.1:9"  # nobody is there
+NONSENSE = [b"", b"\xff", b"{}", b"[" * 5000, b'{"id": [], "absolute_error": 1}', b'{"id": 1e999}']
+
+
+def errors(mean: float, count: int, begin: int = 0) -> list[bytes]:
+    draw = random.Random(begin)
+    found = [{"id": n, "absolute_error": draw.uniform(0, 2 * mean)} for n in range(count)]
+    return [
+        json.dumps(row | {"id": begin + row["id"], "model_version": 0}).encode() for row in found
+    ]
+
+
+def offset(logs) -> int:
+    file = logs / "drift.json"
+    return (json.loads(file.read_text())["offset"] or 0) if file.exists() else 0
+
+
+def started(run, broker):
+    service = run("drift", broker, supervised=True, API_URL=API)
+    wait_for(service.has_started, 60, "drift")
+    return service
+
+
+def told(logs) -> list[str]:
+    file = logs / "drift_log.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        return [row["event"] for row in csv.DictReader(lines)]
+
+
+def test_nonsense_stops_nothing_and_an_alarm_is_told_twice(any_broker, run, logs):
+    service = started(run, any_broker)
+    any_broker.send("errors", NONSENSE + errors(40, 500) + NONSENSE + errors(90, 200, 500))
+    wait_for(lambda: told(logs) == ["drift"], 30, "the alarm")
+    [event] = [json.loads(body) for body in any_broker.stream(1, "drift")]
+    assert set(event) == {"at", "event", "id", "version", "job", "text"}
+    assert (event["event"], event["version"], event["job"]) == ("drift", 0, None)
+    assert 500 <= event["id"] < 700
+    assert service.stop() == 0 and not service.codes
+
+
+def test_a_life_that_is_killed_goes_on_where_it_was(any_broker, run, logs, times=2):
+    service = started(run, any_broker)
+    for number in range(times):
+        any_broker.send("errors", errors(40, 100, 100 * number))
+        assert service.kill()
+        wait_for(service.has_started, 30, "its next life")
+    any_broker.send("errors", errors(90, 300, 100 * times))
+    wait_for(lambda: offset(logs) == 100 * times + 300, 30, "all rows")
+    state = json.loads((logs / "drift.json").read_text())
+    assert len(state["ids"]) == 100 * times + 300 and told(logs) == ["drift"]
+
+
+def test_a_stream_that_somebody_deleted_is_begun_anew(any_broker, run, logs):
+    service = started(run, any_broker)
+    any_broker.send("errors", errors(40, 300))
+    wait_for(lambda: offset(logs) == 300, 30, "the first rows")
+    with any_broker.connect() as connection:
+        connection.channel().queue_delete("errors")
+    wait_for(lambda: service.codes and service.has_started(), 30, "its next life")
+    any_broker.send("errors", errors(40, 100, 300))
+    wait_for(lambda: offset(logs) == 100, 60, "the new rows")
+    assert len(json.loads((logs / "drift.json").read_text())["ids"]) == 400

@@ -1,0 +1,264 @@
+"""What `drift` makes of errors, one by one, without a broker; the errors are drawn at random."""
+
+import random
+
+import msgspec
+import pytest
+from conftest import load
+
+drift = load("drift/drift.py")
+watching = drift.Watch.__init__.__globals__  # of its module, which load() does not return
+heal = drift.Healer.__init__.__globals__
+ROWS, JUDGED = watching["DRIFT_MIN_ROWS"], watching["DRIFT_JUDGE_ROWS"]
+
+
+def errors(mean: float, count: int, seed: int = 0) -> list[float]:
+    """Return absolute errors that are spread as those of the diabetes data are."""
+    draw = random.Random(f"{mean} {count} {seed}")
+    return [abs(draw.gauss(0, mean / 0.8)) for _ in range(count)]
+
+
+class Stream:
+    """Rows with new ids for a Watch."""
+
+    def __init__(self, state=None):
+        self.watch, self.next = drift.Watch(state or drift.State()), 0
+
+    def send(self, values: list[float], version: int | None = 0) -> None:
+        for value in values:
+            self.watch.see(drift.Row(self.next, value, version))
+            self.next += 1
+
+    def take_over(self, version: int, promised: float | None = None) -> None:
+        self.watch.take_over(version, promised)
+
+    @property
+    def state(self):
+        return self.watch.state
+
+    def said(self) -> list[str]:
+        return [event.event for event in self.state.events]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_world_that_stays_raises_no_alarm(seed):
+    stream = Stream()
+    stream.send(errors(43, 20_000, seed))
+    assert not stream.state.alarms and not stream.said()
+
+
+@pytest.mark.parametrize("before", [100, 300, 2000, 20_000])
+def test_a_risen_error_is_an_alarm_within_a_hundred_rows(before, figure):
+    stream = Stream()
+    stream.send(errors(43, before))
+    rows = 0
+    while not stream.state.alarms and rows < 100:
+        stream.send(errors(90, 1, rows))
+        rows += 1
+    figure(f"after {before} rows at 43, an error of 90 was an alarm after {rows} rows")
+    assert stream.said() == ["drift"]
+
+
+def test_a_fallen_error_is_none():
+    stream = Stream()
+    stream.send(errors(90, 500) + errors(43, 1000))
+    assert not stream.state.alarms and len(stream.state.errors) <= 1000
+
+
+@pytest.mark.parametrize("absurd", [1e6, 1e300])
+def test_an_absurd_error_does_not_blind_it(absurd):
+    stream = Stream()
+    stream.send(errors(43, 500) + [absurd] + errors(43, 500))
+    stream.state.alarms.clear()  # of one such row it may make an alarm
+    stream.send(errors(90, 100))
+    assert stream.state.alarms
+
+
+def test_what_an_alarm_collects_came_after_the_change():
+    stream = Stream()
+    stream.send(errors(43, 2000))
+    stream.send(errors(90, ROWS + 200))
+    [alarm] = stream.state.alarms
+    assert len(alarm.rows) > ROWS and min(map(int, alarm.rows)) >= 2000
+
+
+def test_a_world_that_changes_again_while_rows_are_collected_begins_the_collection_anew():
+    stream = Stream()
+    stream.send(errors(43, 500) + errors(90, 200) + errors(300, ROWS))
+    [alarm] = stream.state.alarms
+    assert min(map(int, alarm.rows)) >= 700 and stream.said() == ["drift"]
+
+
+def test_a_world_that_changes_while_a_job_runs_is_an_alarm_of_its_own():
+    stream = Stream()
+    stream.send(errors(43, 500) + errors(90, ROWS))
+    stream.state.alarms[0].job = "running"
+    stream.send(errors(300, ROWS))
+    first, second = stream.state.alarms
+    assert first.key != second.key and min(map(int, second.rows)) >= 500 + ROWS
+
+
+def test_a_row_that_comes_twice_counts_once():
+    once, twice = Stream(), Stream()
+    values = errors(43, 800)
+    once.send(values)
+    for begin in range(0, 800, 400):  # as `metric` repeats its last batch
+        for _ in range(2):
+            twice.next = begin
+            twice.send(values[begin : begin + 400])
+    assert once.state.errors == twice.state.errors
+
+
+def test_rows_of_another_version_are_not_mixed_with_those_of_the_watched_one():
+    stream = Stream()
+    stream.send(errors(43, 300))
+    for number in range(300):  # another replica
+        stream.send(errors(43, 1, number))
+        stream.send(errors(900, 1, number), version=7)
+    stream.send(errors(900, 100), version=None)
+    assert stream.watch.stranger == 7  # the API is to be asked about it
+    assert not stream.state.alarms and len(stream.state.errors) == 600
+
+
+@pytest.mark.parametrize(("after", "verdict"), [(43, "confirmed"), (30, "confirmed"), (90, None)])
+def test_a_version_that_takes_over_stays_unless_it_is_worse(after, verdict):
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1)
+    stream.send(errors(after, JUDGED), version=1)
+    assert stream.said() == ["deployed", *([verdict] if verdict else [])]
+    back = stream.state.back
+    assert (back and (back.version, back.to)) == (None if verdict else (1, 0))
+
+
+def test_under_drift_it_is_measured_by_what_its_predecessor_did_after_the_change():
+    stream = Stream()
+    stream.send(errors(43, 2000) + errors(120, ROWS + 100))
+    stream.take_over(1, promised=45)
+    stream.send(errors(60, JUDGED), version=1)  # worse than ever before, and better than now
+    assert stream.said() == ["drift", "deployed", "confirmed"]
+
+
+def test_of_two_that_take_over_quickly_the_second_is_measured_by_the_first_predecessor():
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1)
+    stream.send(errors(90, 10), version=1)
+    stream.take_over(2)
+    stream.send(errors(90, JUDGED), version=2)
+    assert (stream.state.back.version, stream.state.back.to) == (2, 0)
+
+
+def test_what_was_gone_back_to_is_not_on_trial_and_goes_on_where_it_was():
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1)
+    stream.send(errors(200, JUDGED), version=1)
+    stream.state.restored = stream.state.back
+    stream.take_over(0)
+    assert stream.state.trial is None and stream.state.version == 0
+    stream.send(errors(90, 100))  # the world changed just then
+    assert stream.said() == ["deployed", "deployed", "drift"]
+
+
+def test_a_version_of_ours_that_breaks_its_promise_is_an_alarm():
+    """The world changed while it was trained: it is no worse than the old one, and no good."""
+    stream = Stream()
+    stream.send(errors(120, 500))
+    stream.take_over(1, promised=45)
+    stream.send(errors(110, JUDGED), version=1)
+    assert stream.said() == ["deployed", "drift"] and len(stream.state.alarms) == 1
+
+
+@pytest.mark.parametrize("every", [1, 7, 100])
+def test_a_life_that_ends_anywhere_is_gone_on_from(every):
+    stream = Stream()
+    values = errors(43, 500) + errors(90, ROWS + 100)
+    for begin in range(0, len(values), every):
+        stream.send(values[begin : begin + every])
+        written = msgspec.json.encode(stream.state)
+        next_life = Stream(msgspec.json.decode(written, type=drift.State))
+        next_life.next, stream = stream.next, next_life
+    [alarm] = stream.state.alarms
+    assert stream.said() == ["drift"] and min(map(int, alarm.rows)) >= 500
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b'{"ids": 7}', b"\xff", b"[" * 5000])
+def test_a_state_that_cannot_be_read_is_begun_anew(left, tmp_path):
+    (tmp_path / "drift.json").write_bytes(left)
+    assert drift.load(tmp_path / "drift.json") == drift.State()
+
+
+def test_an_event_is_recorded_once(tmp_path):
+    event = drift.Event("2026-11-25T12:00:00+00:00", "drift", 1.5, 0, None, 'a "sentence", it is')
+    for _ in range(2):
+        drift.record(event, tmp_path / "log.csv")
+    header, line = (tmp_path / "log.csv").read_text().splitlines()
+    assert header == "at,event,id,version,job,text"
+    assert line == '2026-11-25T12:00:00+00:00,drift,1.5,0,,"a ""sentence"", it is"'
+
+
+class Answers:
+    """An API that gives prepared answers."""
+
+    def __init__(self, **job):
+        report = heal["Report"]("j", {"challenger": 45.0})
+        self.answers = {"/jobs/j": heal["Job"]("j", **job)}
+        self.answers["/models/current"] = heal["Current"](1, report)
+
+    def call(self, kind, method, path, **what):
+        return self.answers[path]
+
+    def post(self, key, table):
+        return heal["Job"]("j", "queued")
+
+
+def alarmed(**job) -> tuple:
+    """Return a stream with an alarm whose job has ended so, and its healer."""
+    stream = Stream()
+    stream.send(errors(43, 500) + errors(120, ROWS + 100))
+    rows = [drift.Labelled(number, [0.5] * 10, 1.0) for number in range(ROWS)]
+    healer = drift.Healer(stream.watch, lambda alarm: rows)
+    healer.api = Answers(**job)
+    healer.turn()
+    stream.state.events.clear()
+    return stream, healer
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_a_job_and_its_rows_may_be_heard_of_in_any_order(rows_first):
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    steps = [lambda: stream.send(errors(45, 1), 1), healer.turn]
+    for step in steps if rows_first else [*reversed(steps), healer.turn]:
+        step()
+    assert not stream.state.alarms and stream.said() == ["deployed"]
+    stream.send(errors(45, JUDGED), 1)
+    assert stream.said() == ["deployed", "confirmed"]
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_what_is_not_deployed_is_tried_with_twice_the_rows_and_not_for_ever(state):
+    stream, healer = alarmed(state=state, reason="so it is")
+    for tries in (2, 3):
+        healer.turn()
+        [alarm] = stream.state.alarms
+        assert (alarm.tries, alarm.need, alarm.job) == (tries, ROWS * 2 ** (tries - 1), None)
+        stream.send(errors(120, alarm.need))
+        stream.state.rested = 0
+        healer.turn()
+    healer.turn()
+    assert not stream.state.alarms
+    assert stream.said().count("kept" if state == "succeeded" else "failed") == 3
+
+
+def test_a_job_that_somebody_cancelled_is_not_tried_again():
+    stream, healer = alarmed(state="cancelled", reason="cancelled on request")
+    healer.turn()
+    assert not stream.state.alarms and stream.said() == ["cancelled"]
+
+
+def test_rows_become_a_csv_whose_last_column_is_the_target():
+    rows = [drift.Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
+    rows.append(drift.Labelled("another", [1.0], 7.0))
+    csv = load("drift/heal.py").as_csv(rows).decode().splitlines()
+    assert csv == ["x1,x2,y_true", "0.0,0.5,7.0", "1.0,0.5,7.0"]
