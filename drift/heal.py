@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 import requests
-from watch import DRIFT_MIN_ROWS, TRIES, Alarm, Id, Watch
+from watch import DRIFT_MAX_ROWS, DRIFT_MIN_ROWS, TRIES, Alarm, Id, Watch
 
 API_URL = os.environ.get("API_URL", "http://localhost:8000").rstrip("/")
 API_TOKEN = os.environ.get("API_TOKEN", "")
@@ -170,8 +170,12 @@ class Healer:
         """Forget the first alarm, or try once more with twice the rows."""
         if done or alarm.tries >= TRIES or len(self.state.alarms) > 1:
             self.state.alarms.pop(0)
+            if not done and not self.state.alarms:
+                text = f"after {alarm.tries} jobs; only a further rise is an alarm again"
+                self.watch.tell("given up", text)
         else:
-            alarm.tries, alarm.need, alarm.job = alarm.tries + 1, 2 * alarm.need, None
+            need = min(2 * len(alarm.rows), DRIFT_MAX_ROWS)
+            alarm.tries, alarm.need, alarm.job = alarm.tries + 1, need, None
 
     def begin(self) -> None:
         """Hand in the first alarm's job, if it is time."""
@@ -183,7 +187,7 @@ class Healer:
         rows = self.replay(alarm)
         if len(rows) < DRIFT_MIN_ROWS:
             log.warning("`history` has %d of %d rows; waiting for more", len(rows), len(alarm.rows))
-            alarm.need = 2 * len(alarm.rows)
+            alarm.need = min(2 * len(alarm.rows), DRIFT_MAX_ROWS)
             return
         try:
             job = self.api.post(f"{alarm.key}-{alarm.tries}", as_csv(rows))

@@ -115,7 +115,7 @@ class Engine:
     def prepare(self, step: Step, inputs: Inputs) -> None:
         """Bring all of `step` to where it can go, in an order that `stands` relies on."""
         api = self.client.api
-        warm = self.warm.name if step.role == "training" and self.warm.waits() else None
+        warm = self.warm.name if step.role == "training" and self.warm.hears() else None
         volumes = warm or step.name
         if not warm:
             create_volumes(api, volumes, self.labels_of(step, step.role))
@@ -177,11 +177,15 @@ class Engine:
         name = {"name": f"^/monitoring-{job}-{attempt}-training-0$"}  # has no label if it was warm
         for pause in (0, 0, 0.1, 0.2, 0.4, 0.8):
             time.sleep(pause)  # for one that is being removed already
-            found = sum((api.containers(all=True, filters=each) for each in (name, label)), [])
+            training = api.containers(all=True, filters=name)
+            found = api.containers(all=True, filters=label)
             volumes = [volume["Name"] for volume in api.volumes(filters=label)["Volumes"] or []]
-            if not found and not volumes:
+            if not training and not found and not volumes:
                 return
-            discard(api, found, volumes)
+            # The training first: while it is there, something with a label has to be, too.
+            discard(api, training)
+            if not api.containers(all=True, filters=name):
+                discard(api, found, volumes)
 
     def close(self) -> None:
         self.warm.remove()

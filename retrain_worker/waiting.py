@@ -17,6 +17,9 @@ import time
 
 HOUR = 3600
 GO, CHILD_ENDED = signal.SIGUSR1, signal.SIGCHLD
+UNUSED = (
+    128 + signal.SIGTERM
+)  # as if somebody had ended it: a job that came too late is tried again
 IN, OUT = "/in", "/out"
 
 
@@ -52,9 +55,9 @@ def main() -> None:
         os.close(go)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [GO, CHILD_ENDED])
         return train(begin)
-    print("waited for this job, with TensorFlow imported", flush=True)  # now GO can be heard
+    print("waiting for a job", flush=True)  # GO is heard from now on
     if signal.sigtimedwait([GO, CHILD_ENDED], HOUR) is None:
-        return None
+        raise SystemExit(UNUSED)
     os.close(go)
     raise SystemExit(end_of(child, seconds))
 

@@ -14,13 +14,16 @@ import secrets
 import signal
 import time
 from contextlib import suppress
+from datetime import datetime
 
 from docker.errors import APIError, NotFound
 from jail import create_volumes, discard, jail, program
 
 TRAIN_WARM = int(os.environ.get("TRAIN_WARM", "1"))  # 0: each job starts cold
 PREFIX = "monitoring-warm-"
+HEARS = b"waiting for a job"  # its first line
 HEARS_AFTER = 10  # seconds, at most
+OLD_SECONDS = 3600  # whatever it was made for is over
 AGAIN_SECONDS = 60  # after one that did not wait, or ended, before a job came
 STOPS = signal.SIGINT, signal.SIGTERM
 GO = signal.Signals.SIGUSR1.name
@@ -65,6 +68,16 @@ class Warm:
                 return self.api.inspect_container(self.name)["State"]["Running"]
         return False
 
+    def hears(self) -> bool:
+        """Does one wait that hears the signal? Before its first line it does not."""
+        for _ in range(HEARS_AFTER * 20):
+            if not self.waits():
+                return False
+            if self.api.logs(self.name).startswith(HEARS):
+                return True
+            time.sleep(0.05)
+        return False
+
     def take(self, name: str) -> None:
         """Give the container that waits to a step, which calls it by this name."""
         self.api.rename(self.name, name)
@@ -72,23 +85,21 @@ class Warm:
 
     def remove(self) -> None:
         """Remove what waits for us, be it for an earlier life, and what has ended, whoever's."""
-        named = {"name": f"^/{PREFIX}"}  # one that was taken has another name
-        for found in self.api.containers(all=True, filters=named):
+        warm = {"label": "monitoring.role=warm", "name": f"^/{PREFIX}"}  # and no step's
+        for found in self.api.containers(all=True, filters=warm):
             ours = self.labels.items() <= found["Labels"].items()
             if ours or found["State"] == "exited":
                 discard(self.api, [found])
-        label = [f"{name}={value}" for name, value in self.labels.items()]
-        unused = self.api.volumes(filters={"label": label, "dangling": True})["Volumes"] or []
-        discard(self.api, [], [volume["Name"] for volume in unused])
+        unused = {"label": "monitoring.role=warm", "dangling": True}
+        for volume in self.api.volumes(filters=unused)["Volumes"] or []:
+            made = datetime.fromisoformat(volume["CreatedAt"]).timestamp()
+            if self.labels.items() <= volume["Labels"].items() or made < time.time() - OLD_SECONDS:
+                discard(self.api, [], [volume["Name"]])
 
 
 def go(api, name: str) -> None:
     """Tell a container that waited that its inputs are there; twice does no harm."""
     with suppress(APIError):  # it has ended meanwhile
-        for _ in range(HEARS_AFTER * 20):  # what is told to it before its first line is not heard
-            if api.logs(name, tail=1):
-                break
-            time.sleep(0.05)
         api.kill(name, GO)
 
 
