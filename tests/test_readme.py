@@ -96,10 +96,9 @@ def test_a_comment_in_a_command_may_be_in_another_language():
 
 
 def test_every_piece_of_prose_is_translated():
-    pairs = zip(*(MARKDOWN.parse(text) for text in TEXTS.values()), strict=True)
-    texts = [(prose(one), prose(two)) for one, two in pairs if one.type == "inline"]
+    texts = [prose(token) for token in MARKDOWN.parse(TEXTS[RUSSIAN]) if token.type == "inline"]
     assert len(texts) > 100
-    left = [one for one, two in texts if re.search("[a-z]{2}", one) and not re.search("[а-я]", two)]
+    left = [text for text in texts if re.search("[a-z]{2}", text) and not re.search("[а-я]", text)]
     assert not left
 
 
