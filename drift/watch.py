@@ -4,8 +4,9 @@
 
 ADWIN, from river, compares older and newer errors of the version that answers; a rise is an alarm,
 and so is a version of our own that does far worse on the stream than on its hold-out: the world
-has moved on while it was trained. For its first rows a version is on trial: Welch's t-test, from
-scipy, compares it with its predecessor's last rows, none of them older than the newest change.
+has moved on while it was trained. For its first rows a version is on trial: the test of Mann and
+Whitney, from scipy, compares it with its predecessor's last rows, none of them older than the
+newest change. It looks at ranks only, so that one absurd error weighs no more than a large one.
 
 Nothing here knows RabbitMQ, HTTP or files. All that is remembered is a State, plain data that can
 be written down between any two rows and be gone on from.
@@ -16,10 +17,11 @@ import logging
 import os
 from datetime import UTC, datetime
 from statistics import fmean
+from typing import Annotated
 
 import msgspec
 from river.drift import ADWIN
-from scipy.stats import ttest_ind
+from scipy.stats import mannwhitneyu, trim_mean
 
 DRIFT_DELTA = float(os.environ.get("DRIFT_DELTA", "0.0001"))  # river's 0.002 cries wolf
 DRIFT_MIN_ROWS = int(os.environ.get("DRIFT_MIN_ROWS", "300"))  # since an alarm, to train on
@@ -30,7 +32,8 @@ WORSE = 0.001  # chance to take a version for worse that is not, in one of those
 BROKEN = 1.5  # times the error on its hold-out; the hold-out has some 60 rows, and may be lucky
 TRIES = 3  # of one alarm, each with twice the rows of the one before
 WINDOW = 1000  # errors that are written down for the detector's next life
-LARGEST = 1e100  # beyond it the detector's variance would be infinite, and it blind
+LARGEST = 1e30  # a larger error counts as this one: squares and sums of it are finite
+ABSURD = 0.01  # share of the largest and of the least errors that a mean leaves out
 REMEMBERED = 2000  # ids; `metric` repeats its last batch after a crash
 
 log = logging.getLogger("drift")
@@ -42,7 +45,7 @@ class Row(msgspec.Struct):
     """A message on `errors`, as far as it is used here."""
 
     id: Id
-    absolute_error: float
+    absolute_error: Annotated[float, msgspec.Meta(ge=0)]
     model_version: int | str | None = None
 
 
@@ -130,9 +133,10 @@ class Watch:
         if row.model_version != state.version:
             self.stranger = row.model_version
             return
-        self.feed(row.id, row.absolute_error)
+        error = min(row.absolute_error, LARGEST)
+        self.feed(row.id, error)
         if state.trial:
-            self.judge(row.id, row.absolute_error)
+            self.judge(row.id, error)
 
     def remember(self, id: str) -> None:
         self.known.add(id)
@@ -142,7 +146,7 @@ class Watch:
 
     def feed(self, id: Id | None, error: float) -> None:
         """Give the detector one more error of the watched version."""
-        state, before, error = self.state, self.detector.estimation, min(error, LARGEST)
+        state, before = self.state, self.detector.estimation
         state.errors.append(error)
         del state.errors[:-WINDOW]
         self.detector.update(error)
@@ -190,7 +194,7 @@ class Watch:
         bad = worse(trial.after, trial.before)
         if not (bad or over):
             return
-        self.state.trial, live = None, fmean(trial.after)
+        self.state.trial, live = None, trim_mean(trial.after, ABSURD)
         broken = trial.promised is not None and live > BROKEN * trial.promised
         if bad:
             pair = self.state.version, trial.predecessor
@@ -208,10 +212,10 @@ class Watch:
 
 
 def worse(after: list[float], before: list[float]) -> bool:
-    """Tell whether the mean of `after` is above that of `before` by more than chance."""
+    """Tell whether the errors `after` are above those `before` by more than chance."""
     if len(before) < LOOK_ROWS:
         return False
-    return ttest_ind(after, before, equal_var=False, alternative="greater").pvalue < WORSE
+    return bool(mannwhitneyu(after, before, alternative="greater").pvalue < WORSE)
 
 
 def measured(trial: Trial) -> str:

@@ -74,6 +74,29 @@ def test_an_absurd_error_does_not_blind_it(absurd):
     assert stream.state.alarms
 
 
+@pytest.mark.parametrize("absurd", [1e6, 1e200, 1.7e308])
+def test_absurd_errors_do_not_hide_that_a_version_is_worse(absurd):
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1, promised=45)
+    stream.send([absurd] * 2 + errors(90, JUDGED), version=1)
+    assert (stream.state.back.version, stream.state.back.to) == (1, 0)
+
+
+def test_nor_do_they_make_a_good_version_look_worse():
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1, promised=45)
+    stream.send([*errors(43, JUDGED - 2), 1.7e308, 1.7e308], version=1)
+    assert stream.state.back is None and "confirmed" in stream.said()
+
+
+@pytest.mark.parametrize("error", [b"-1", b"1e999", b"null", b'"1"'])
+def test_an_error_that_cannot_be_is_no_row(error):
+    with pytest.raises(ValueError):
+        drift.decode_row(b'{"id": 1, "absolute_error": %s, "model_version": 0}' % error)
+
+
 def test_what_an_alarm_collects_came_after_the_change():
     stream = Stream()
     stream.send(errors(43, 2000))
