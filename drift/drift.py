@@ -80,20 +80,20 @@ def save(state: State, file: Path) -> None:
     os.replace(fresh, file)
 
 
-def line(cells) -> str:
+def line(cells) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    return text.getvalue().encode()
 
 
 def record(event: Event, file: Path) -> None:
-    """Append an event to the CSV, unless an earlier life did."""
-    told = file.read_text("utf-8") if file.exists() else line(Event.__struct_fields__)
+    """Append an event to the CSV, unless an earlier life did; the others may be any bytes."""
+    told = file.read_bytes() if file.exists() else line(Event.__struct_fields__)
     new = line(msgspec.structs.astuple(event))
     if new in told:
         return
     fresh = file.with_suffix(".new")
-    fresh.write_text(told + new, "utf-8")
+    fresh.write_bytes(told + new)
     os.replace(fresh, file)
 
 

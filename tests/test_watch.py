@@ -221,6 +221,13 @@ def test_an_event_is_recorded_once(tmp_path):
     assert line == '2026-11-25T12:00:00+00:00,drift,1.5,0,,"a ""sentence"", it is"'
 
 
+def test_an_event_is_recorded_beside_bytes_that_are_no_text(tmp_path):
+    file, event = tmp_path / "log.csv", drift.Event("now", "drift", 1, 0, None, "é")
+    file.write_bytes(b"at,event\n\xff\n")
+    drift.record(event, file)
+    assert file.read_bytes() == b"at,event\n\xff\nnow,drift,1,0,,\xc3\xa9\n"
+
+
 class Answers:
     """An API that gives prepared answers."""
 
