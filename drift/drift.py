@@ -40,7 +40,7 @@ LOGS_DIR = Path(os.environ.get("LOGS_DIR", "logs"))
 WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may take this long
 ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the container's healthcheck
 TURN_SECONDS = 1  # between two looks at what is to be done
-BATCH_SIZE = 1000  # messages that are delivered before they are acknowledged
+BATCH_SIZE = 100  # messages before they are acknowledged; all of them may be large
 FIRST_LOOK = timedelta(hours=1)  # how far back the first life of all begins
 SLACK = timedelta(minutes=10)  # by which a row may be on `history` before it is on `errors`
 REPLAY_SECONDS = 20

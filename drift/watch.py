@@ -38,7 +38,7 @@ REMEMBERED = 2000  # ids; `metric` repeats its last batch after a crash
 
 log = logging.getLogger("drift")
 
-Id = int | float | str
+Id = int | float | Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Row(msgspec.Struct):
@@ -47,6 +47,10 @@ class Row(msgspec.Struct):
     id: Id
     absolute_error: Annotated[float, msgspec.Meta(ge=0)]
     model_version: int | str | None = None
+
+    def __post_init__(self):
+        if len(str(self.id)) > 255:
+            raise ValueError("an id has at most 255 characters")
 
 
 class Event(msgspec.Struct):

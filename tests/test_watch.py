@@ -97,6 +97,12 @@ def test_an_error_that_cannot_be_is_no_row(error):
         drift.decode_row(b'{"id": 1, "absolute_error": %s, "model_version": 0}' % error)
 
 
+@pytest.mark.parametrize("id", [b'""', b'"%s"' % (b"x" * 256), b"1" * 256])
+def test_an_id_that_metric_would_refuse_is_none(id):
+    with pytest.raises(ValueError):
+        drift.decode_row(b'{"id": %s, "absolute_error": 1.0, "model_version": 0}' % id)
+
+
 def test_what_an_alarm_collects_came_after_the_change():
     stream = Stream()
     stream.send(errors(43, 2000))
