@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 import pika
 from heal import Healer, Labelled
-from watch import Alarm, Event, Row, State, Watch
+from watch import DRIFT_MAX_ROWS, DRIFT_MIN_ROWS, Alarm, Event, Row, State, Watch
 
 AMQP_URL = os.environ.get(
     "AMQP_URL",
@@ -55,6 +55,8 @@ log = logging.getLogger("drift")
 
 decode_row = msgspec.json.Decoder(Row).decode
 decode_rows = msgspec.json.Decoder(list[Labelled]).decode
+decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+decode_labelled = msgspec.json.Decoder(Labelled).decode
 
 
 def load(file: Path) -> State:
@@ -153,11 +155,15 @@ def rows_since(start, wanted: set[str]) -> list[Labelled]:
 
 
 def read(body: bytes) -> list[Labelled]:
-    """Return the rows in a message on `history`; anybody may write there, so it may have none."""
-    try:
+    """Return the rows in a message on `history`; anybody may write there, so some may be none."""
+    with suppress(ValueError, RecursionError):
         return decode_rows(body)
-    except (ValueError, RecursionError):
-        return []
+    rows = []
+    with suppress(ValueError, RecursionError):
+        for part in decode_parts(body):
+            with suppress(ValueError, RecursionError):
+                rows.append(decode_labelled(part))
+    return rows
 
 
 def see(watch: Watch, offset: int, body: bytes) -> None:
@@ -236,6 +242,8 @@ def connect(name: str) -> Iterator:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
+    if not 0 < DRIFT_MIN_ROWS <= DRIFT_MAX_ROWS:
+        raise SystemExit("DRIFT_MIN_ROWS is to be at least 1, and at most DRIFT_MAX_ROWS.")
     LOGS_DIR.mkdir(parents=True, exist_ok=True)
     with suppress(KeyboardInterrupt), connect("drift") as connection:
         serve(connection, Watch(load(LOGS_DIR / "drift.json")))

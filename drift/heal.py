@@ -14,7 +14,9 @@ import io
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 import requests
@@ -25,17 +27,21 @@ API_TOKEN = os.environ.get("API_TOKEN", "")
 DRIFT_COOLDOWN_SECONDS = float(os.environ.get("DRIFT_COOLDOWN_SECONDS", "60"))  # between two jobs
 AWAY_SECONDS = 5  # after something went wrong
 HTTP_SECONDS = (3, 20)  # to connect; between two bytes
+REPLAY_PAUSE_SECONDS = 60  # after a replay that found too little
 JOBS = 20  # of ours that are remembered
 
 log = logging.getLogger("drift")
+
+
+Number = Annotated[float, msgspec.Meta(ge=-3e38, le=3e38)]  # what the API takes: a float32
 
 
 class Labelled(msgspec.Struct):
     """A row on `history`, whose messages are lists of them."""
 
     id: Id
-    body: list[float]
-    y_true: float
+    body: list[Number]
+    y_true: Number
 
 
 class Report(msgspec.Struct):
@@ -87,19 +93,26 @@ class Api:
         return self.call(Job, "POST", "/jobs", files=files, headers=headers)
 
 
+def usable(rows: list[Labelled]) -> list[Labelled]:
+    """Return those that are as wide as most are."""
+    widths = Counter(len(row.body) for row in rows)
+    width = max(widths, key=widths.get, default=0)
+    return [row for row in rows if len(row.body) == width]
+
+
 def as_csv(rows: list[Labelled]) -> bytes:
-    """Return `rows` as a CSV; the last column is the target. All rows are as wide as the first."""
-    text, width = io.StringIO(), len(rows[0].body)
+    """Return `rows`, all of them equally wide, as a CSV; the last column is the target."""
+    text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*(f"x{number}" for number in range(1, width + 1)), "y_true"])
-    writer.writerows([*row.body, row.y_true] for row in rows if len(row.body) == width)
+    writer.writerow([*(f"x{number}" for number in range(1, len(rows[0].body) + 1)), "y_true"])
+    writer.writerows([*row.body, row.y_true] for row in rows)
     return text.getvalue().encode()
 
 
 class Healer:
     def __init__(self, watch: Watch, replay: Callable[[Alarm], list[Labelled]]):
         self.watch, self.state, self.replay, self.api = watch, watch.state, replay, Api()
-        self.not_before, self.trouble = 0.0, None
+        self.not_before, self.next_replay, self.trouble = 0.0, 0.0, None
 
     def turn(self) -> None:
         """Take what steps can be taken now."""
@@ -177,23 +190,29 @@ class Healer:
             need = min(2 * len(alarm.rows), DRIFT_MAX_ROWS)
             alarm.tries, alarm.need, alarm.job = alarm.tries + 1, need, None
 
+    def is_time(self, alarm: Alarm) -> bool:
+        """Tell whether there are rows enough, and no pause."""
+        latest = time.time() + DRIFT_COOLDOWN_SECONDS  # unless the clock was set back meanwhile
+        self.state.rested = min(self.state.rested, latest)
+        paused = time.time() < self.state.rested or time.monotonic() < self.next_replay
+        return not paused and len(alarm.rows) >= min(alarm.need, DRIFT_MAX_ROWS)
+
     def begin(self) -> None:
         """Hand in the first alarm's job, if it is time."""
         alarm = self.state.alarms[0] if self.state.alarms else None
-        if not alarm or alarm.job or time.time() < self.state.rested:
+        if not alarm or alarm.job or not self.is_time(alarm):
             return
-        if len(alarm.rows) < alarm.need:
-            return
-        rows = self.replay(alarm)
+        rows = usable(self.replay(alarm))
         if len(rows) < DRIFT_MIN_ROWS:
             log.warning("`history` has %d of %d rows; waiting for more", len(rows), len(alarm.rows))
             alarm.need = min(2 * len(alarm.rows), DRIFT_MAX_ROWS)
+            self.next_replay = time.monotonic() + REPLAY_PAUSE_SECONDS
             return
         try:
             job = self.api.post(f"{alarm.key}-{alarm.tries}", as_csv(rows))
         except Refused as error:
             self.watch.tell("refused", f"the API does not take {len(rows)} rows: {error}")
-            self.state.alarms.pop(0)
+            self.end(alarm, done=False)
             return
         alarm.job = job.id
         self.state.jobs = [*self.state.jobs, job.id][-JOBS:]

@@ -1,6 +1,7 @@
 """What `drift` makes of errors, one by one, without a broker; the errors are drawn at random."""
 
 import random
+import time
 
 import msgspec
 import pytest
@@ -296,8 +297,62 @@ def test_a_job_that_somebody_cancelled_is_not_tried_again():
     assert not stream.state.alarms and stream.said() == ["cancelled"]
 
 
+def refuse(key, table):
+    raise heal["Refused"]("no")
+
+
+def test_rows_that_the_api_refuses_are_tried_with_more_and_not_for_ever():
+    stream, healer = alarmed(state="failed", reason="so it is")
+    healer.api.post = refuse
+    healer.turn()
+    for _ in range(2):
+        stream.send(errors(120, stream.state.alarms[0].need))
+        stream.state.rested = 0
+        healer.turn()
+    assert stream.said() == ["failed", "refused", "refused", "given up"]
+    assert not stream.state.alarms
+
+
+def waiting(found: list) -> tuple:
+    """Return a stream with an alarm that has rows enough, its healer, and how often it replayed."""
+    stream, replayed = Stream(), []
+    stream.send(errors(43, 500) + errors(120, ROWS + 100))
+    healer = drift.Healer(stream.watch, lambda alarm: replayed.append(alarm) or found)
+    healer.api = Answers(state="running")
+    return stream, healer, replayed
+
+
+def test_a_history_that_lacks_the_rows_is_not_replayed_again_and_again():
+    stream, healer, replayed = waiting([])
+    healer.turn()
+    stream.send(errors(120, 10_000))
+    assert len(stream.state.alarms[0].rows) >= stream.state.alarms[0].need  # never out of reach
+    healer.turn()
+    assert len(replayed) == 1
+    healer.next_replay = 0
+    healer.turn()
+    assert len(replayed) == 2 and not stream.state.alarms[0].job
+
+
+def test_a_clock_that_was_set_back_does_not_prolong_the_pause():
+    stream, healer, replayed = waiting([])
+    stream.state.rested = 1e12
+    healer.turn()
+    assert stream.state.rested <= time.time() + heal["DRIFT_COOLDOWN_SECONDS"] and not replayed
+
+
+def test_a_bad_row_on_history_costs_itself_only():
+    good = [{"id": n, "body": [0.5] * 10, "y_true": 1.0} for n in range(3)]
+    bad = [good[0] | {"y_true": 1e39}, good[0] | {"body": [None]}, 7, {}]
+    for one in bad:
+        body = msgspec.json.encode([good[0], one, *good[1:]])
+        assert [row.id for row in drift.read(body)] == [0, 1, 2]
+    for body in (b"", b"\xff", b"{}", b"[" * 5000):
+        assert drift.read(body) == []
+
+
 def test_rows_become_a_csv_whose_last_column_is_the_target():
-    rows = [drift.Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
-    rows.append(drift.Labelled("another", [1.0], 7.0))
-    csv = load("drift/heal.py").as_csv(rows).decode().splitlines()
-    assert csv == ["x1,x2,y_true", "0.0,0.5,7.0", "1.0,0.5,7.0"]
+    rows = [drift.Labelled("another", [1.0], 7.0)]
+    rows += [drift.Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
+    csv = heal["as_csv"](heal["usable"](rows)).decode().splitlines()
+    assert csv == ["x1,x2,y_true", "0.0,0.5,7.0", "1.0,0.5,7.0"] and heal["usable"]([]) == []
