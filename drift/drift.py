@@ -44,7 +44,7 @@ BATCH_SIZE = 100  # messages before they are acknowledged; all of them may be la
 FIRST_LOOK = timedelta(hours=1)  # how far back the first life of all begins
 SLACK = timedelta(minutes=10)  # by which a row may be on `history` before it is on `errors`
 REPLAY_SECONDS = 20
-NEW_STREAM_SECONDS = 10  # without the row that was seen last
+NEW_STREAM_SECONDS = 10  # without the row that was seen last: is it a new stream?
 
 ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
 HISTORY = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
@@ -199,6 +199,28 @@ def begin_at(state: State):
     return max(0, state.offset - 1)
 
 
+def newest() -> int | None:
+    """Return the offset of the newest message on `errors`; None if no message comes in a turn."""
+    last, end = None, time.monotonic() + REPLAY_SECONDS
+    with connect("drift, newest") as connection:
+        for batch in batches(connection.channel(), "errors", "last"):
+            if not batch or time.monotonic() > end:
+                return last
+            last = batch[-1][0]
+
+
+def is_new_stream(state: State) -> bool:
+    """Tell whether `errors` ends before the row that was seen last; forget what hangs on it then.
+
+    One from which nothing comes may be new or out of reach for a while: nobody knows yet.
+    """
+    last = newest()
+    if last is None or last >= state.offset - 1:
+        return False
+    state.offset, state.errors, state.alarms = 0, [], []
+    return True
+
+
 def serve(connection, watch: Watch) -> None:
     alive()
     telling, state = connection.channel(), watch.state
@@ -213,9 +235,10 @@ def serve(connection, watch: Watch) -> None:
             see(watch, offset, body)
             late = float("inf")
         if state.offset and time.monotonic() > late:
-            state.offset = 0
-            save(state, LOGS_DIR / "drift.json")
-            raise SystemExit("`errors` is a new stream: beginning with its first row")
+            late = time.monotonic() + NEW_STREAM_SECONDS
+            if is_new_stream(state):
+                save(state, LOGS_DIR / "drift.json")
+                raise SystemExit("`errors` is a new stream: beginning with its first row")
         if time.monotonic() >= due:
             turn(telling, watch, healer)
             due = time.monotonic() + TURN_SECONDS
