@@ -51,9 +51,26 @@ class Report(msgspec.Struct):
     mae: dict[str, float | None] | None = None
 
 
+class Refusal(msgspec.Struct):
+    version: int
+    reason: str
+
+
+class Replica(msgspec.Struct):
+    """What a replica of `model` said last."""
+
+    refused: Refusal | None = None
+
+
 class Current(msgspec.Struct):
     version: int
     report: Report
+    replicas: dict[str, Replica] = {}
+
+    def refusal(self) -> str | None:
+        """Return why a replica does not serve this version; None if none has said so."""
+        said = [replica.refused for replica in self.replicas.values() if replica.refused]
+        return next((one.reason for one in said if one.version == self.version), None)
 
 
 class Job(msgspec.Struct):
@@ -170,17 +187,29 @@ class Healer:
             job = Job(alarm.job, "failed", str(error))
         if job.state in ("queued", "running"):
             return
-        self.state.rested = time.time() + DRIFT_COOLDOWN_SECONDS
-        deployed = bool(job.report and job.report.get("deployed"))
-        if deployed and job.version != self.state.version:
-            self.state.trial = None  # of a version that is being replaced
-        if not deployed:
-            event = "kept" if job.state == "succeeded" else job.state
-            self.watch.tell(event, f"job {job.id}: {job.reason}", job=job.id)
-        self.end(alarm, done=deployed or job.state == "cancelled")
+        if job.report and job.report.get("deployed"):
+            self.arrive(alarm, job)
+            return
+        event = "kept" if job.state == "succeeded" else job.state
+        self.watch.tell(event, f"job {job.id}: {job.reason}", job=job.id)
+        self.end(alarm, done=job.state == "cancelled")
+
+    def arrive(self, alarm: Alarm, job: Job) -> None:
+        """End the alarm once rows come from the job's version, or will not come."""
+        if job.version != self.state.version:
+            current = self.api.call(Current, "GET", "/models/current")
+            if current.version == job.version:  # else somebody has exchanged it already
+                self.state.trial = None  # of a version that is being replaced
+                if reason := current.refusal():
+                    text = f"job {job.id}: `model` refuses version {job.version}: {reason}"
+                    self.watch.tell("failed", text, job=job.id)
+                    self.end(alarm, done=False)
+                return
+        self.end(alarm, done=True)
 
     def end(self, alarm: Alarm, done: bool) -> None:
-        """Forget the first alarm, or try once more with twice the rows."""
+        """Forget the first alarm, or try once more with twice the rows; pause in any case."""
+        self.state.rested = time.time() + DRIFT_COOLDOWN_SECONDS
         if done or alarm.tries >= TRIES or len(self.state.alarms) > 1:
             self.state.alarms.pop(0)
             if not done and not self.state.alarms:
