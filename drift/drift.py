@@ -135,19 +135,26 @@ def batches(channel, stream: str, offset) -> Iterator[list[tuple[int, bytes]]]:
 def replay(alarm: Alarm) -> list[Labelled]:
     """Return the rows of an alarm, as far as `history` has them."""
     for start in (datetime.fromtimestamp(alarm.noticed, UTC) - SLACK, "first"):
-        rows = rows_since(start, set(alarm.rows))
+        rows = rows_since(start, alarm)
         if len(rows) >= len(alarm.rows) // 2:
             break
     return rows
 
 
-def rows_since(start, wanted: set[str]) -> list[Labelled]:
-    """Return the rows on `history` whose ids are `wanted`, as far as they are found in time."""
-    found, end = {}, time.monotonic() + REPLAY_SECONDS
+def rows_since(start, alarm: Alarm) -> list[Labelled]:
+    """Return the alarm's rows as far as they are found on `history` in time.
+
+    They are there in the order in which they were sent: what comes before the row that raised the
+    alarm may be of the old world, however late its error was known.
+    """
+    wanted, found, end = set(alarm.rows), {}, time.monotonic() + REPLAY_SECONDS
     with connect("drift, replay") as connection:
         for batch in batches(connection.channel(), "history", start):
-            rows = [row for _, body in batch for row in read(body)]
-            found |= {str(row.id): row for row in rows if str(row.id) in wanted}
+            for row in (row for _, body in batch for row in read(body)):
+                if (id := str(row.id)) == alarm.since:
+                    found.clear()
+                elif id in wanted:
+                    found[id] = row
             over = found and not batch  # the end of the stream, but for what is written just now
             if over or len(found) == len(wanted) or time.monotonic() > end:
                 break

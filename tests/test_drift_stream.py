@@ -4,6 +4,7 @@ import csv
 import faulthandler
 import json
 import random
+import time
 
 from conftest import load, wait_for
 
@@ -75,6 +76,23 @@ def test_a_stream_that_somebody_deleted_is_begun_anew(any_broker, run, logs):
     wait_for(lambda: offset(logs) == 100, 60, "the new rows")
     state = json.loads((logs / "drift.json").read_text())
     assert len(state["ids"]) == 400 and len(state["errors"]) == 100
+
+
+def test_rows_that_were_sent_before_the_alarm_s_are_not_learned(broker, logs, monkeypatch):
+    """Their errors came after it, since their true values were late."""
+    with broker.connect() as connection:
+        drift.declare(connection.channel())
+    rows = [{"id": number, "body": [0.5] * 10, "y_true": 1.0} for number in range(300)]
+    parts = [rows[begin : begin + 7] for begin in range(0, 300, 7)]
+    broker.send("history", [json.dumps(part).encode() for part in parts])
+    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
+    alarm = drift.Alarm("key", time.time(), 100, [str(n) for n in range(50, 250)], since="100")
+    try:
+        assert [row.id for row in drift.replay(alarm)] == list(range(101, 250))
+        alarm.since = "9999"  # not there any more: all that is there was sent after it
+        assert len(drift.replay(alarm)) == 200
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def test_a_stream_that_only_keeps_quiet_is_not_taken_for_a_new_one(broker, logs, monkeypatch):

@@ -119,6 +119,13 @@ def test_a_world_that_changes_again_while_rows_are_collected_begins_the_collecti
     assert min(map(int, alarm.rows)) >= 700 and stream.said() == ["drift"]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_change_that_passes_before_there_is_a_job_is_over(seed):
+    stream = Stream()
+    stream.send(errors(43, 500, seed) + errors(90, 150, seed) + errors(43, 300, seed))
+    assert not stream.state.alarms and stream.said() == ["drift", "over"]
+
+
 def test_a_world_that_changes_while_a_job_runs_is_an_alarm_of_its_own():
     stream = Stream()
     stream.send(errors(43, 500) + errors(90, ROWS))
@@ -177,6 +184,17 @@ def test_of_two_that_take_over_quickly_the_second_is_measured_by_the_first_prede
     stream.take_over(2)
     stream.send(errors(90, JUDGED), version=2)
     assert (stream.state.back.version, stream.state.back.to) == (2, 0)
+
+
+@pytest.mark.parametrize(("before", "verdict"), [(0, "unjudged"), (4, "unjudged"), (5, None)])
+def test_a_version_with_hardly_a_predecessor_is_compared_with_what_there_is(before, verdict):
+    stream = Stream()
+    stream.send([43.0] * max(before, 1))
+    stream.state.errors = stream.state.errors[:before]
+    stream.take_over(1)
+    stream.send(errors(300, JUDGED, 1), version=1)
+    assert stream.said() == ["deployed", *([verdict] if verdict else [])]
+    assert bool(stream.state.back) == (verdict is None)
 
 
 def test_what_was_gone_back_to_is_not_on_trial_and_goes_on_where_it_was():
@@ -248,6 +266,33 @@ class Answers:
 
     def post(self, key, table):
         return heal["Job"]("j", "queued")
+
+
+def test_an_alarm_is_kept_until_rows_come_from_the_version_of_its_job():
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    for _ in range(3):
+        healer.turn()
+    assert len(stream.state.alarms) == 1 and not stream.said()
+    stream.send(errors(45, 1), 1)
+    healer.turn()
+    assert not stream.state.alarms and stream.said() == ["deployed"]
+
+
+@pytest.mark.parametrize("refused", [1, 0])
+def test_a_version_that_no_replica_can_serve_has_not_healed_anything(refused):
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    refusal = heal["Replica"](heal["Refusal"](refused, "it cannot be loaded"))
+    healer.api.answers["/models/current"].replicas = {"a": heal["Replica"](), "b": refusal}
+    healer.turn()
+    [alarm] = stream.state.alarms  # a refusal of another version is old news
+    assert (alarm.job, stream.said()) == ((None, ["failed"]) if refused == 1 else ("j", []))
+
+
+def test_somebody_else_s_version_ends_the_wait_for_ours():
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    healer.api.answers["/models/current"].version = 2
+    healer.turn()
+    assert not stream.state.alarms
 
 
 def alarmed(**job) -> tuple:
