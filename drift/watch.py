@@ -4,9 +4,9 @@
 
 ADWIN, from river, compares older and newer errors of the version that answers; a rise is an alarm,
 and so is a version of our own that does far worse on the stream than on its hold-out: the world
-has moved on while it was trained. For its first rows a version is on trial: the test of Mann and
-Whitney, from scipy, compares it with its predecessor's last rows, none of them older than the
-newest change. It looks at ranks only, so that one absurd error weighs no more than a large one.
+has moved on while it was trained. For its first rows a version is on trial: Yuen's t-test, from
+scipy, compares it with its predecessor's last rows, none of them older than the newest change. It
+is Welch's without the largest and the least errors, so that an absurd one decides nothing.
 
 Nothing here knows RabbitMQ, HTTP or files. All that is remembered is a State, plain data that can
 be written down between any two rows and be gone on from.
@@ -21,7 +21,7 @@ from typing import Annotated
 
 import msgspec
 from river.drift import ADWIN
-from scipy.stats import mannwhitneyu, trim_mean
+from scipy.stats import trim_mean, ttest_ind
 
 DRIFT_DELTA = float(os.environ.get("DRIFT_DELTA", "0.0001"))  # river's 0.002 cries wolf
 DRIFT_MIN_ROWS = int(os.environ.get("DRIFT_MIN_ROWS", "300"))  # since an alarm, to train on
@@ -35,7 +35,7 @@ PASSED = 1.25  # times the error before a rise; below it the rise is over
 TRIES = 3  # of one alarm, each with twice the rows of the one before
 WINDOW = 1000  # errors that are written down for the detector's next life
 LARGEST = 1e30  # a larger error counts as this one: squares and sums of it are finite
-ABSURD = 0.01  # share of the largest and of the least errors that a mean leaves out
+ABSURD = 0.04  # share of the largest, and of the least, errors that a comparison leaves out
 REMEMBERED = 2000  # ids; `metric` repeats its last batch after a crash
 
 log = logging.getLogger("drift")
@@ -235,10 +235,11 @@ class Watch:
 
 
 def worse(after: list[float], before: list[float]) -> bool:
-    """Tell whether the errors `after` are above those `before` by more than chance."""
+    """Tell whether the mean of `after` is above that of `before` by more than chance."""
     if len(before) < FEWEST_ROWS:
         return False
-    return bool(mannwhitneyu(after, before, alternative="greater").pvalue < WORSE)
+    test = ttest_ind(after, before, equal_var=False, alternative="greater", trim=ABSURD)
+    return bool(test.pvalue < WORSE)
 
 
 def measured(trial: Trial) -> str:

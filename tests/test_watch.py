@@ -189,7 +189,7 @@ def test_of_two_that_take_over_quickly_the_second_is_measured_by_the_first_prede
 @pytest.mark.parametrize(("before", "verdict"), [(0, "unjudged"), (4, "unjudged"), (5, None)])
 def test_a_version_with_hardly_a_predecessor_is_compared_with_what_there_is(before, verdict):
     stream = Stream()
-    stream.send([43.0] * max(before, 1))
+    stream.send(errors(43, max(before, 1)))
     stream.state.errors = stream.state.errors[:before]
     stream.take_over(1)
     stream.send(errors(300, JUDGED, 1), version=1)
