@@ -379,6 +379,14 @@ def test_a_history_that_lacks_the_rows_is_not_replayed_again_and_again():
     assert len(replayed) == 2 and not stream.state.alarms[0].job
 
 
+@pytest.mark.parametrize(("least", "most"), [(6, 5), (0, 5)])
+def test_settings_with_which_an_alarm_would_wait_for_ever_are_refused(monkeypatch, least, most):
+    monkeypatch.setattr(drift, "DRIFT_MIN_ROWS", least)
+    monkeypatch.setattr(drift, "DRIFT_MAX_ROWS", most)
+    with pytest.raises(SystemExit, match="DRIFT_MIN_ROWS is to be"):
+        drift.main()
+
+
 def test_a_clock_that_was_set_back_does_not_prolong_the_pause():
     stream, healer, replayed = waiting([])
     stream.state.rested = 1e12
