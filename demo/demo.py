@@ -33,7 +33,7 @@ COLOURS = {"drift": "#d62728", "job": "#ff7f0e", "deployed": "#2ca02c", "rolled 
 
 def records(file: Path) -> list[dict]:
     """Return the whole records of a CSV; [] if there is none yet."""
-    text = file.read_text("utf-8") if file.exists() else ""
+    text = file.read_text("utf-8", "replace") if file.exists() else ""
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 import pika
 from heal import Healer, Labelled
-from watch import Alarm, Event, Row, State, Watch
+from watch import DRIFT_MAX_ROWS, DRIFT_MIN_ROWS, Alarm, Event, Row, State, Watch
 
 AMQP_URL = os.environ.get(
     "AMQP_URL",
@@ -40,11 +40,11 @@ LOGS_DIR = Path(os.environ.get("LOGS_DIR", "logs"))
 WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may take this long
 ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the container's healthcheck
 TURN_SECONDS = 1  # between two looks at what is to be done
-BATCH_SIZE = 1000  # messages that are delivered before they are acknowledged
+BATCH_SIZE = 100  # messages before they are acknowledged; all of them may be large
 FIRST_LOOK = timedelta(hours=1)  # how far back the first life of all begins
 SLACK = timedelta(minutes=10)  # by which a row may be on `history` before it is on `errors`
 REPLAY_SECONDS = 20
-NEW_STREAM_SECONDS = 10  # without the row that was seen last
+NEW_STREAM_SECONDS = 10  # without the row that was seen last: is it a new stream?
 
 ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
 HISTORY = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
@@ -55,6 +55,8 @@ log = logging.getLogger("drift")
 
 decode_row = msgspec.json.Decoder(Row).decode
 decode_rows = msgspec.json.Decoder(list[Labelled]).decode
+decode_parts = msgspec.json.Decoder(list[msgspec.Raw]).decode
+decode_labelled = msgspec.json.Decoder(Labelled).decode
 
 
 def load(file: Path) -> State:
@@ -80,20 +82,20 @@ def save(state: State, file: Path) -> None:
     os.replace(fresh, file)
 
 
-def line(cells) -> str:
+def line(cells) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    return text.getvalue().encode()
 
 
 def record(event: Event, file: Path) -> None:
-    """Append an event to the CSV, unless an earlier life did."""
-    told = file.read_text("utf-8") if file.exists() else line(Event.__struct_fields__)
+    """Append an event to the CSV, unless an earlier life did; the others may be any bytes."""
+    told = file.read_bytes() if file.exists() else line(Event.__struct_fields__)
     new = line(msgspec.structs.astuple(event))
     if new in told:
         return
     fresh = file.with_suffix(".new")
-    fresh.write_text(told + new, "utf-8")
+    fresh.write_bytes(told + new)
     os.replace(fresh, file)
 
 
@@ -133,19 +135,26 @@ def batches(channel, stream: str, offset) -> Iterator[list[tuple[int, bytes]]]:
 def replay(alarm: Alarm) -> list[Labelled]:
     """Return the rows of an alarm, as far as `history` has them."""
     for start in (datetime.fromtimestamp(alarm.noticed, UTC) - SLACK, "first"):
-        rows = rows_since(start, set(alarm.rows))
+        rows = rows_since(start, alarm)
         if len(rows) >= len(alarm.rows) // 2:
             break
     return rows
 
 
-def rows_since(start, wanted: set[str]) -> list[Labelled]:
-    """Return the rows on `history` whose ids are `wanted`, as far as they are found in time."""
-    found, end = {}, time.monotonic() + REPLAY_SECONDS
+def rows_since(start, alarm: Alarm) -> list[Labelled]:
+    """Return the alarm's rows as far as they are found on `history` in time.
+
+    They are there in the order in which they were sent: what comes before the row that raised the
+    alarm may be of the old world, however late its error was known.
+    """
+    wanted, found, end = set(alarm.rows), {}, time.monotonic() + REPLAY_SECONDS
     with connect("drift, replay") as connection:
         for batch in batches(connection.channel(), "history", start):
-            rows = [row for _, body in batch for row in read(body)]
-            found |= {str(row.id): row for row in rows if str(row.id) in wanted}
+            for row in (row for _, body in batch for row in read(body)):
+                if (id := str(row.id)) == alarm.since:
+                    found.clear()
+                elif id in wanted:
+                    found[id] = row
             over = found and not batch  # the end of the stream, but for what is written just now
             if over or len(found) == len(wanted) or time.monotonic() > end:
                 break
@@ -153,11 +162,15 @@ def rows_since(start, wanted: set[str]) -> list[Labelled]:
 
 
 def read(body: bytes) -> list[Labelled]:
-    """Return the rows in a message on `history`; anybody may write there, so it may have none."""
-    try:
+    """Return the rows in a message on `history`; anybody may write there, so some may be none."""
+    with suppress(ValueError, RecursionError):
         return decode_rows(body)
-    except (ValueError, RecursionError):
-        return []
+    rows = []
+    with suppress(ValueError, RecursionError):
+        for part in decode_parts(body):
+            with suppress(ValueError, RecursionError):
+                rows.append(decode_labelled(part))
+    return rows
 
 
 def see(watch: Watch, offset: int, body: bytes) -> None:
@@ -193,6 +206,28 @@ def begin_at(state: State):
     return max(0, state.offset - 1)
 
 
+def newest() -> int | None:
+    """Return the offset of the newest message on `errors`; None if no message comes in a turn."""
+    last, end = None, time.monotonic() + REPLAY_SECONDS
+    with connect("drift, newest") as connection:
+        for batch in batches(connection.channel(), "errors", "last"):
+            if not batch or time.monotonic() > end:
+                return last
+            last = batch[-1][0]
+
+
+def is_new_stream(state: State) -> bool:
+    """Tell whether `errors` ends before the row that was seen last; forget what hangs on it then.
+
+    One from which nothing comes may be new or out of reach for a while: nobody knows yet.
+    """
+    last = newest()
+    if last is None or last >= state.offset - 1:
+        return False
+    state.offset, state.errors, state.alarms = 0, [], []
+    return True
+
+
 def serve(connection, watch: Watch) -> None:
     alive()
     telling, state = connection.channel(), watch.state
@@ -207,9 +242,10 @@ def serve(connection, watch: Watch) -> None:
             see(watch, offset, body)
             late = float("inf")
         if state.offset and time.monotonic() > late:
-            state.offset = 0
-            save(state, LOGS_DIR / "drift.json")
-            raise SystemExit("`errors` is a new stream: beginning with its first row")
+            late = time.monotonic() + NEW_STREAM_SECONDS
+            if is_new_stream(state):
+                save(state, LOGS_DIR / "drift.json")
+                raise SystemExit("`errors` is a new stream: beginning with its first row")
         if time.monotonic() >= due:
             turn(telling, watch, healer)
             due = time.monotonic() + TURN_SECONDS
@@ -236,6 +272,8 @@ def connect(name: str) -> Iterator:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
+    if not 0 < DRIFT_MIN_ROWS <= DRIFT_MAX_ROWS:
+        raise SystemExit("DRIFT_MIN_ROWS is to be at least 1, and at most DRIFT_MAX_ROWS.")
     LOGS_DIR.mkdir(parents=True, exist_ok=True)
     with suppress(KeyboardInterrupt), connect("drift") as connection:
         serve(connection, Watch(load(LOGS_DIR / "drift.json")))

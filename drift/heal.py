@@ -14,7 +14,9 @@ import io
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 import requests
@@ -25,17 +27,21 @@ API_TOKEN = os.environ.get("API_TOKEN", "")
 DRIFT_COOLDOWN_SECONDS = float(os.environ.get("DRIFT_COOLDOWN_SECONDS", "60"))  # between two jobs
 AWAY_SECONDS = 5  # after something went wrong
 HTTP_SECONDS = (3, 20)  # to connect; between two bytes
+REPLAY_PAUSE_SECONDS = 60  # after a replay that found too little
 JOBS = 20  # of ours that are remembered
 
 log = logging.getLogger("drift")
+
+
+Number = Annotated[float, msgspec.Meta(ge=-3e38, le=3e38)]  # what the API takes: a float32
 
 
 class Labelled(msgspec.Struct):
     """A row on `history`, whose messages are lists of them."""
 
     id: Id
-    body: list[float]
-    y_true: float
+    body: list[Number]
+    y_true: Number
 
 
 class Report(msgspec.Struct):
@@ -45,9 +51,26 @@ class Report(msgspec.Struct):
     mae: dict[str, float | None] | None = None
 
 
+class Refusal(msgspec.Struct):
+    version: int
+    reason: str
+
+
+class Replica(msgspec.Struct):
+    """What a replica of `model` said last."""
+
+    refused: Refusal | None = None
+
+
 class Current(msgspec.Struct):
     version: int
     report: Report
+    replicas: dict[str, Replica] = {}
+
+    def refusal(self) -> str | None:
+        """Return why a replica does not serve this version; None if none has said so."""
+        said = [replica.refused for replica in self.replicas.values() if replica.refused]
+        return next((one.reason for one in said if one.version == self.version), None)
 
 
 class Job(msgspec.Struct):
@@ -87,19 +110,26 @@ class Api:
         return self.call(Job, "POST", "/jobs", files=files, headers=headers)
 
 
+def usable(rows: list[Labelled]) -> list[Labelled]:
+    """Return those that are as wide as most are."""
+    widths = Counter(len(row.body) for row in rows)
+    width = max(widths, key=widths.get, default=0)
+    return [row for row in rows if len(row.body) == width]
+
+
 def as_csv(rows: list[Labelled]) -> bytes:
-    """Return `rows` as a CSV; the last column is the target. All rows are as wide as the first."""
-    text, width = io.StringIO(), len(rows[0].body)
+    """Return `rows`, all of them equally wide, as a CSV; the last column is the target."""
+    text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*(f"x{number}" for number in range(1, width + 1)), "y_true"])
-    writer.writerows([*row.body, row.y_true] for row in rows if len(row.body) == width)
+    writer.writerow([*(f"x{number}" for number in range(1, len(rows[0].body) + 1)), "y_true"])
+    writer.writerows([*row.body, row.y_true] for row in rows)
     return text.getvalue().encode()
 
 
 class Healer:
     def __init__(self, watch: Watch, replay: Callable[[Alarm], list[Labelled]]):
         self.watch, self.state, self.replay, self.api = watch, watch.state, replay, Api()
-        self.not_before, self.trouble = 0.0, None
+        self.not_before, self.next_replay, self.trouble = 0.0, 0.0, None
 
     def turn(self) -> None:
         """Take what steps can be taken now."""
@@ -157,17 +187,29 @@ class Healer:
             job = Job(alarm.job, "failed", str(error))
         if job.state in ("queued", "running"):
             return
-        self.state.rested = time.time() + DRIFT_COOLDOWN_SECONDS
-        deployed = bool(job.report and job.report.get("deployed"))
-        if deployed and job.version != self.state.version:
-            self.state.trial = None  # of a version that is being replaced
-        if not deployed:
-            event = "kept" if job.state == "succeeded" else job.state
-            self.watch.tell(event, f"job {job.id}: {job.reason}", job=job.id)
-        self.end(alarm, done=deployed or job.state == "cancelled")
+        if job.report and job.report.get("deployed"):
+            self.arrive(alarm, job)
+            return
+        event = "kept" if job.state == "succeeded" else job.state
+        self.watch.tell(event, f"job {job.id}: {job.reason}", job=job.id)
+        self.end(alarm, done=job.state == "cancelled")
+
+    def arrive(self, alarm: Alarm, job: Job) -> None:
+        """End the alarm once rows come from the job's version, or will not come."""
+        if job.version != self.state.version:
+            current = self.api.call(Current, "GET", "/models/current")
+            if current.version == job.version:  # else somebody has exchanged it already
+                self.state.trial = None  # of a version that is being replaced
+                if reason := current.refusal():
+                    text = f"job {job.id}: `model` refuses version {job.version}: {reason}"
+                    self.watch.tell("failed", text, job=job.id)
+                    self.end(alarm, done=False)
+                return
+        self.end(alarm, done=True)
 
     def end(self, alarm: Alarm, done: bool) -> None:
-        """Forget the first alarm, or try once more with twice the rows."""
+        """Forget the first alarm, or try once more with twice the rows; pause in any case."""
+        self.state.rested = time.time() + DRIFT_COOLDOWN_SECONDS
         if done or alarm.tries >= TRIES or len(self.state.alarms) > 1:
             self.state.alarms.pop(0)
             if not done and not self.state.alarms:
@@ -177,23 +219,29 @@ class Healer:
             need = min(2 * len(alarm.rows), DRIFT_MAX_ROWS)
             alarm.tries, alarm.need, alarm.job = alarm.tries + 1, need, None
 
+    def is_time(self, alarm: Alarm) -> bool:
+        """Tell whether there are rows enough, and no pause."""
+        latest = time.time() + DRIFT_COOLDOWN_SECONDS  # unless the clock was set back meanwhile
+        self.state.rested = min(self.state.rested, latest)
+        paused = time.time() < self.state.rested or time.monotonic() < self.next_replay
+        return not paused and len(alarm.rows) >= min(alarm.need, DRIFT_MAX_ROWS)
+
     def begin(self) -> None:
         """Hand in the first alarm's job, if it is time."""
         alarm = self.state.alarms[0] if self.state.alarms else None
-        if not alarm or alarm.job or time.time() < self.state.rested:
+        if not alarm or alarm.job or not self.is_time(alarm):
             return
-        if len(alarm.rows) < alarm.need:
-            return
-        rows = self.replay(alarm)
+        rows = usable(self.replay(alarm))
         if len(rows) < DRIFT_MIN_ROWS:
             log.warning("`history` has %d of %d rows; waiting for more", len(rows), len(alarm.rows))
             alarm.need = min(2 * len(alarm.rows), DRIFT_MAX_ROWS)
+            self.next_replay = time.monotonic() + REPLAY_PAUSE_SECONDS
             return
         try:
             job = self.api.post(f"{alarm.key}-{alarm.tries}", as_csv(rows))
         except Refused as error:
             self.watch.tell("refused", f"the API does not take {len(rows)} rows: {error}")
-            self.state.alarms.pop(0)
+            self.end(alarm, done=False)
             return
         alarm.job = job.id
         self.state.jobs = [*self.state.jobs, job.id][-JOBS:]

@@ -76,6 +76,11 @@ class Stage:
     def get(self, path: str) -> dict:
         return requests.get(self.url + path, timeout=30).json()
 
+    def offset(self) -> int:
+        """Return how far `drift` has read."""
+        file = self.logs / "drift.json"
+        return (json.loads(file.read_text())["offset"] or 0) if file.exists() else 0
+
     def events(self, *kinds: str) -> list[dict]:
         file = self.logs / "drift_log.csv"
         if not file.exists():
@@ -172,8 +177,7 @@ def container_worker(running):
 def test_a_world_that_stays_raises_no_alarm_in_20_000_rows(stage):
     stage.rows(FEATURES_DELAY_SECONDS="0", FEATURES_COUNT=str(CALM_ROWS))
     assert stage.features.process.wait(120) in (0, None)
-    state = stage.logs / "drift.json"
-    wait_for(lambda: json.loads(state.read_text())["offset"] >= CALM_ROWS, 60, "all rows seen")
+    wait_for(lambda: stage.offset() >= CALM_ROWS, 60, "all rows seen")
     assert not stage.events() and not stage.jobs()
 
 
@@ -234,6 +238,9 @@ def test_a_change_while_a_job_runs_is_learned_as_well(stage, trainer):
     stage.change()
     wait_for(lambda: stage.new("job"), 60, "the first job")
     stage.change()
+    wait_for(lambda: len(stage.new("drift")) == 2, 60, "the second alarm")
+    kinds = stage.new("drift", "job", "deployed")
+    assert kinds == ["drift", "job", "drift"]  # the job was still running
     stage.healed(changes=2)
 
 
@@ -248,10 +255,12 @@ def test_an_api_that_is_away_at_the_alarm_is_waited_for(stage, trainer):
 
 def test_a_worker_that_is_killed_in_the_middle_changes_nothing(stage, trainer):
     stage.change()
+    wait_for(lambda: stage.new("job"), 60, "the job")
     wait_for(lambda: stage.jobs()[0]["state"] == "running", 60, "the training")
     time.sleep(3)
-    assert trainer.kill()
+    assert stage.jobs()[0]["state"] == "running" and trainer.kill()
     stage.healed()
+    assert stage.jobs()[0]["attempt"] == 2
 
 
 def test_drift_may_be_killed_at_any_point(stage, trainer, figure):
@@ -263,7 +272,7 @@ def test_drift_may_be_killed_at_any_point(stage, trainer, figure):
         kills += stage.drift.kill()
     figure(f"drift was killed {kills} times on the way")
     stage.healed()
-    assert kills > 5
+    assert kills >= 2
 
 
 def test_it_stops_when_it_is_told_to(stage):

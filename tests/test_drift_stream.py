@@ -1,11 +1,14 @@
 """`drift` as a process on real brokers, old and new, with no API beside it."""
 
 import csv
+import faulthandler
 import json
 import random
+import time
 
-from conftest import wait_for
+from conftest import load, wait_for
 
+drift = load("drift/drift.py")
 API = "http://127.0.0.1:9"  # nobody is there
 NONSENSE = [b"", b"\xff", b"{}", b"[" * 5000, b'{"id": [], "absolute_error": 1}', b'{"id": 1e999}']
 
@@ -57,7 +60,9 @@ def test_a_life_that_is_killed_goes_on_where_it_was(any_broker, run, logs, times
     any_broker.send("errors", errors(90, 300, 100 * times))
     wait_for(lambda: offset(logs) == 100 * times + 300, 30, "all rows")
     state = json.loads((logs / "drift.json").read_text())
-    assert len(state["ids"]) == 100 * times + 300 and told(logs) == ["drift"]
+    assert len(state["ids"]) == 100 * times + 300
+    wait_for(lambda: told(logs), 30, "the alarm")  # it is written down before it is told
+    assert told(logs) == ["drift"]
 
 
 def test_a_stream_that_somebody_deleted_is_begun_anew(any_broker, run, logs):
@@ -69,4 +74,41 @@ def test_a_stream_that_somebody_deleted_is_begun_anew(any_broker, run, logs):
     wait_for(lambda: service.codes and service.has_started(), 30, "its next life")
     any_broker.send("errors", errors(40, 100, 300))
     wait_for(lambda: offset(logs) == 100, 60, "the new rows")
-    assert len(json.loads((logs / "drift.json").read_text())["ids"]) == 400
+    state = json.loads((logs / "drift.json").read_text())
+    assert len(state["ids"]) == 400 and len(state["errors"]) == 100
+
+
+def test_rows_that_were_sent_before_the_alarm_s_are_not_learned(broker, logs, monkeypatch):
+    """Their errors came after it, since their true values were late."""
+    with broker.connect() as connection:
+        drift.declare(connection.channel())
+    rows = [{"id": number, "body": [0.5] * 10, "y_true": 1.0} for number in range(300)]
+    parts = [rows[begin : begin + 7] for begin in range(0, 300, 7)]
+    broker.send("history", [json.dumps(part).encode() for part in parts])
+    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
+    alarm = drift.Alarm("key", time.time(), 100, [str(n) for n in range(50, 250)], since="100")
+    try:
+        assert [row.id for row in drift.replay(alarm)] == list(range(101, 250))
+        alarm.since = "9999"  # not there any more: all that is there was sent after it
+        assert len(drift.replay(alarm)) == 200
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def test_a_stream_that_only_keeps_quiet_is_not_taken_for_a_new_one(broker, logs, monkeypatch):
+    with broker.connect() as connection:
+        drift.declare(connection.channel())
+    broker.send("errors", errors(40, 300))
+    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
+    monkeypatch.setattr(drift, "WATCHDOG_SECONDS", 600)
+    state = drift.State(offset=300, errors=[1.0])
+    try:
+        assert drift.newest() == 299 and not drift.is_new_stream(state)
+        assert state == drift.State(offset=300, errors=[1.0])
+        assert drift.is_new_stream(drift.State(offset=400))
+        with broker.connect() as connection:
+            connection.channel().queue_delete("errors")
+            drift.declare(connection.channel())
+        assert drift.newest() is None and not drift.is_new_stream(state)  # nobody knows yet
+    finally:
+        faulthandler.cancel_dump_traceback_later()

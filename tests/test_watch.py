@@ -1,6 +1,7 @@
 """What `drift` makes of errors, one by one, without a broker; the errors are drawn at random."""
 
 import random
+import time
 
 import msgspec
 import pytest
@@ -74,6 +75,35 @@ def test_an_absurd_error_does_not_blind_it(absurd):
     assert stream.state.alarms
 
 
+@pytest.mark.parametrize("absurd", [1e6, 1e200, 1.7e308])
+def test_absurd_errors_do_not_hide_that_a_version_is_worse(absurd):
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1, promised=45)
+    stream.send([absurd] * 2 + errors(90, JUDGED), version=1)
+    assert (stream.state.back.version, stream.state.back.to) == (1, 0)
+
+
+def test_nor_do_they_make_a_good_version_look_worse():
+    stream = Stream()
+    stream.send(errors(43, 500))
+    stream.take_over(1, promised=45)
+    stream.send([*errors(43, JUDGED - 2), 1.7e308, 1.7e308], version=1)
+    assert stream.state.back is None and "confirmed" in stream.said()
+
+
+@pytest.mark.parametrize("error", [b"-1", b"1e999", b"null", b'"1"'])
+def test_an_error_that_cannot_be_is_no_row(error):
+    with pytest.raises(ValueError):
+        drift.decode_row(b'{"id": 1, "absolute_error": %s, "model_version": 0}' % error)
+
+
+@pytest.mark.parametrize("id", [b'""', b'"%s"' % (b"x" * 256), b"1" * 256])
+def test_an_id_that_metric_would_refuse_is_none(id):
+    with pytest.raises(ValueError):
+        drift.decode_row(b'{"id": %s, "absolute_error": 1.0, "model_version": 0}' % id)
+
+
 def test_what_an_alarm_collects_came_after_the_change():
     stream = Stream()
     stream.send(errors(43, 2000))
@@ -87,6 +117,13 @@ def test_a_world_that_changes_again_while_rows_are_collected_begins_the_collecti
     stream.send(errors(43, 500) + errors(90, 200) + errors(300, ROWS))
     [alarm] = stream.state.alarms
     assert min(map(int, alarm.rows)) >= 700 and stream.said() == ["drift"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_change_that_passes_before_there_is_a_job_is_over(seed):
+    stream = Stream()
+    stream.send(errors(43, 500, seed) + errors(90, 150, seed) + errors(43, 300, seed))
+    assert not stream.state.alarms and stream.said() == ["drift", "over"]
 
 
 def test_a_world_that_changes_while_a_job_runs_is_an_alarm_of_its_own():
@@ -149,6 +186,17 @@ def test_of_two_that_take_over_quickly_the_second_is_measured_by_the_first_prede
     assert (stream.state.back.version, stream.state.back.to) == (2, 0)
 
 
+@pytest.mark.parametrize(("before", "verdict"), [(0, "unjudged"), (4, "unjudged"), (5, None)])
+def test_a_version_with_hardly_a_predecessor_is_compared_with_what_there_is(before, verdict):
+    stream = Stream()
+    stream.send(errors(43, max(before, 1)))
+    stream.state.errors = stream.state.errors[:before]
+    stream.take_over(1)
+    stream.send(errors(300, JUDGED, 1), version=1)
+    assert stream.said() == ["deployed", *([verdict] if verdict else [])]
+    assert bool(stream.state.back) == (verdict is None)
+
+
 def test_what_was_gone_back_to_is_not_on_trial_and_goes_on_where_it_was():
     stream = Stream()
     stream.send(errors(43, 500))
@@ -198,6 +246,13 @@ def test_an_event_is_recorded_once(tmp_path):
     assert line == '2026-11-25T12:00:00+00:00,drift,1.5,0,,"a ""sentence"", it is"'
 
 
+def test_an_event_is_recorded_beside_bytes_that_are_no_text(tmp_path):
+    file, event = tmp_path / "log.csv", drift.Event("now", "drift", 1, 0, None, "é")
+    file.write_bytes(b"at,event\n\xff\n")
+    drift.record(event, file)
+    assert file.read_bytes() == b"at,event\n\xff\nnow,drift,1,0,,\xc3\xa9\n"
+
+
 class Answers:
     """An API that gives prepared answers."""
 
@@ -211,6 +266,33 @@ class Answers:
 
     def post(self, key, table):
         return heal["Job"]("j", "queued")
+
+
+def test_an_alarm_is_kept_until_rows_come_from_the_version_of_its_job():
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    for _ in range(3):
+        healer.turn()
+    assert len(stream.state.alarms) == 1 and not stream.said()
+    stream.send(errors(45, 1), 1)
+    healer.turn()
+    assert not stream.state.alarms and stream.said() == ["deployed"]
+
+
+@pytest.mark.parametrize("refused", [1, 0])
+def test_a_version_that_no_replica_can_serve_has_not_healed_anything(refused):
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    refusal = heal["Replica"](heal["Refusal"](refused, "it cannot be loaded"))
+    healer.api.answers["/models/current"].replicas = {"a": heal["Replica"](), "b": refusal}
+    healer.turn()
+    [alarm] = stream.state.alarms  # a refusal of another version is old news
+    assert (alarm.job, stream.said()) == ((None, ["failed"]) if refused == 1 else ("j", []))
+
+
+def test_somebody_else_s_version_ends_the_wait_for_ours():
+    stream, healer = alarmed(state="succeeded", version=1, report={"deployed": True})
+    healer.api.answers["/models/current"].version = 2
+    healer.turn()
+    assert not stream.state.alarms
 
 
 def alarmed(**job) -> tuple:
@@ -260,8 +342,70 @@ def test_a_job_that_somebody_cancelled_is_not_tried_again():
     assert not stream.state.alarms and stream.said() == ["cancelled"]
 
 
+def refuse(key, table):
+    raise heal["Refused"]("no")
+
+
+def test_rows_that_the_api_refuses_are_tried_with_more_and_not_for_ever():
+    stream, healer = alarmed(state="failed", reason="so it is")
+    healer.api.post = refuse
+    healer.turn()
+    for _ in range(2):
+        stream.send(errors(120, stream.state.alarms[0].need))
+        stream.state.rested = 0
+        healer.turn()
+    assert stream.said() == ["failed", "refused", "refused", "given up"]
+    assert not stream.state.alarms
+
+
+def waiting(found: list) -> tuple:
+    """Return a stream with an alarm that has rows enough, its healer, and how often it replayed."""
+    stream, replayed = Stream(), []
+    stream.send(errors(43, 500) + errors(120, ROWS + 100))
+    healer = drift.Healer(stream.watch, lambda alarm: replayed.append(alarm) or found)
+    healer.api = Answers(state="running")
+    return stream, healer, replayed
+
+
+def test_a_history_that_lacks_the_rows_is_not_replayed_again_and_again():
+    stream, healer, replayed = waiting([])
+    healer.turn()
+    stream.send(errors(120, 10_000))
+    assert len(stream.state.alarms[0].rows) >= stream.state.alarms[0].need  # never out of reach
+    healer.turn()
+    assert len(replayed) == 1
+    healer.next_replay = 0
+    healer.turn()
+    assert len(replayed) == 2 and not stream.state.alarms[0].job
+
+
+@pytest.mark.parametrize(("least", "most"), [(6, 5), (0, 5)])
+def test_settings_with_which_an_alarm_would_wait_for_ever_are_refused(monkeypatch, least, most):
+    monkeypatch.setattr(drift, "DRIFT_MIN_ROWS", least)
+    monkeypatch.setattr(drift, "DRIFT_MAX_ROWS", most)
+    with pytest.raises(SystemExit, match="DRIFT_MIN_ROWS is to be"):
+        drift.main()
+
+
+def test_a_clock_that_was_set_back_does_not_prolong_the_pause():
+    stream, healer, replayed = waiting([])
+    stream.state.rested = 1e12
+    healer.turn()
+    assert stream.state.rested <= time.time() + heal["DRIFT_COOLDOWN_SECONDS"] and not replayed
+
+
+def test_a_bad_row_on_history_costs_itself_only():
+    good = [{"id": n, "body": [0.5] * 10, "y_true": 1.0} for n in range(3)]
+    bad = [good[0] | {"y_true": 1e39}, good[0] | {"body": [None]}, 7, {}]
+    for one in bad:
+        body = msgspec.json.encode([good[0], one, *good[1:]])
+        assert [row.id for row in drift.read(body)] == [0, 1, 2]
+    for body in (b"", b"\xff", b"{}", b"[" * 5000):
+        assert drift.read(body) == []
+
+
 def test_rows_become_a_csv_whose_last_column_is_the_target():
-    rows = [drift.Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
-    rows.append(drift.Labelled("another", [1.0], 7.0))
-    csv = load("drift/heal.py").as_csv(rows).decode().splitlines()
-    assert csv == ["x1,x2,y_true", "0.0,0.5,7.0", "1.0,0.5,7.0"]
+    rows = [drift.Labelled("another", [1.0], 7.0)]
+    rows += [drift.Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
+    csv = heal["as_csv"](heal["usable"](rows)).decode().splitlines()
+    assert csv == ["x1,x2,y_true", "0.0,0.5,7.0", "1.0,0.5,7.0"] and heal["usable"]([]) == []
