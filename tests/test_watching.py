@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +16,9 @@ from api import Api
 from conftest import ROOT, SOAK, lacking, wait_for
 
 sys.path.insert(0, str(ROOT))
-from retrain_api import following  # noqa: E402, found by the line above
+from retrain_api import create_app, following  # noqa: E402, found by the line above
 from retrain_api import rows as counted  # noqa: E402
-from retrain_api.events import LISTENERS, new_lines  # noqa: E402
+from retrain_api.events import LISTENERS, event, new_lines, stream  # noqa: E402
 from retrain_api.following import ROWS_BACK  # noqa: E402
 from retrain_api.live import Live  # noqa: E402
 from retrain_api.rows import Row, Rows  # noqa: E402
@@ -128,6 +129,38 @@ def test_so_many_may_listen_and_no_more_and_the_others_are_still_served(api):
         listeners[0].curl.kill()
         free = wait_for(lambda: free_seat(api, id), 60, "the seat of the one that has gone")
         stack.enter_context(free)
+
+
+def test_whoever_reads_no_more_loses_the_seat_and_a_slow_reader_does_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(stream.__globals__, "UNREAD_SECONDS", 0.5)
+    config = {"DATA_DIR": str(tmp_path), "WORKER_SECRET_FILE": str(tmp_path / "secret")}
+    app, (ours, theirs) = create_app(config), socket.socketpair()
+    long = event("log", "x" * 2**20)
+    closed = threading.Event()
+    with app.test_request_context("/", environ_overrides={"gunicorn.socket": ours}):
+        response = stream(endless(long, closed))
+    reader = threading.Thread(target=read_slowly, args=(theirs, len(long)))
+    reader.start()
+    with ours, theirs, pytest.raises(TimeoutError):
+        for piece in response.iter_encoded():  # as gunicorn does
+            ours.sendall(piece)
+    assert not reader.is_alive()  # it had read what it wanted, which took longer than a timeout
+    response.close()
+    assert closed.is_set()
+
+
+def endless(text: str, closed: threading.Event):
+    try:
+        while True:
+            yield text
+    finally:
+        closed.set()
+
+
+def read_slowly(reader: socket.socket, count: int) -> None:
+    while count > 0:
+        count -= len(reader.recv(2**16))
+        time.sleep(0.1)
 
 
 def free_seat(api, id: str) -> Listener | None:
