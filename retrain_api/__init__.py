@@ -33,7 +33,7 @@ from retrain_api.keeper import Keeper
 from retrain_api.live import Live
 from retrain_api.models import Replicas, models
 from retrain_api.openapi import DESCRIPTION
-from retrain_api.page import page, protect, refuse_strangers
+from retrain_api.page import page, protect, refuse_strange_names, refuse_strangers
 from retrain_api.store import Store
 from retrain_api.table import Refused
 from retrain_api.upload import Upload, drain_after
@@ -129,6 +129,8 @@ def worker_secret(path: Path) -> str:
 
 def admit() -> None:
     """Let in who may: a changing call comes from no other site's page, and has the token."""
+    if request.blueprint != "work":
+        refuse_strange_names()
     if request.endpoint in UPLOADS:
         request.max_content_length = 2**63  # the disk is the limit
     token = current_app.config["API_TOKEN"]
