@@ -110,7 +110,18 @@ def new_lines(log: str, before: str, over: bool) -> tuple[str, str]:
     """
     start = len(before)
     if not log.startswith(before):
-        known = before[-OVERLAP:]
-        start = log.find(known) + len(known) if known in log else 0
+        start = overlap(log, before)
     end = len(log) if over else log.rfind("\n") + 1
     return log[start:end].removesuffix("\n"), log[: max(start, end)]
+
+
+def overlap(log: str, before: str) -> int:
+    """Return how much of a log is known although its beginning was cut off; 0 of another log.
+
+    Its lines may repeat at one end, so it is looked for by the other one, too.
+    """
+    place = before.find(log[:OVERLAP])
+    if place >= 0 and log.startswith(before[place:]):
+        return len(before) - place
+    known = before[-OVERLAP:]
+    return log.find(known) + len(known) if known in log else 0
