@@ -1,6 +1,7 @@
 """What the page stands on: the events, what is counted for it, and who may change something."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -349,6 +350,14 @@ def test_a_browser_on_another_site_changes_nothing(api, headers):
         refused = api.call(method, path, headers=headers)
         assert refused.status_code == 403 and "another site" in refused.json()["error"]
     assert api.job(id)["state"] == "queued"
+
+
+def test_a_token_that_no_header_can_have_is_refused_at_the_start(tmp_path):
+    environment = os.environ | {"API_TOKEN": "sécret", "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "retrain_api"]
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, **options, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("API_TOKEN: no header can have it")
 
 
 @pytest.mark.parametrize("host", ["rebound.example:8000", "127.0.0.1.rebound.example"])

@@ -3,6 +3,8 @@
 import { byId } from "./dom.js";
 
 const LOOK_MS = 3000;
+const AGAIN_MS = 5000;
+const CAN_BE_SENT = /^[ -~]+$/; // in a header; a token of other characters no server has
 const AWAY = "The service does not answer. Is it running? This page goes on by itself when it is.";
 
 export async function get(path) {
@@ -71,8 +73,8 @@ function away() {
 
 // The token stays in this tab, and only until it is closed.
 function permit() {
-  const token = sessionStorage.getItem("token");
-  return token ? { Authorization: `Bearer ${token}` } : {};
+  const token = sessionStorage.getItem("token") ?? "";
+  return CAN_BE_SENT.test(token) ? { Authorization: `Bearer ${token}` } : {};
 }
 
 function askForToken() {
@@ -94,18 +96,22 @@ function askForToken() {
 // Follow server-sent events until `stop()`; `handlers` get what each event says.
 export function follow(path, handlers, problem) {
   const source = new EventSource(path);
-  let again;
+  let stopped = false;
+  let stopNext = () => {};
   for (const [name, handle] of Object.entries(handlers))
     source.addEventListener(name, (event) => handle(event.data));
   source.onerror = async () => {
     if (source.readyState !== EventSource.CLOSED) return problem(AWAY); // it tries again by itself
-    problem(await whyNot(path));
-    again = setTimeout(() => (stopLater = follow(path, handlers, problem)), 5000);
+    const why = await whyNot(path);
+    if (stopped) return; // meanwhile
+    problem(why);
+    const again = setTimeout(() => (stopNext = follow(path, handlers, problem)), AGAIN_MS);
+    stopNext = () => clearTimeout(again);
   };
-  let stopLater = () => clearTimeout(again);
   return () => {
+    stopped = true;
     source.close();
-    stopLater();
+    stopNext();
   };
 }
 
