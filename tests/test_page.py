@@ -211,14 +211,27 @@ def test_the_page_asks_for_the_token_and_goes_on_with_it(tmp_path, broker):
         id = api.upload(headers={"Authorization": "Bearer secret"}).json()["id"]
         browser.open(f"jobs/{id}")
         browser.wait_for_text("#job .state", "queued")
-        for token, state in (("wrong", "queued"), ("secret", "cancelled")):
-            if not browser.find("#token").is_displayed():
-                browser.find("#job .actions button").click()
-            wait_for(lambda: browser.find("#token").is_displayed(), 20, "the question")
+        browser.find("#job .actions button").click()
+        for token in ("wrong", "wröng", "secret"):
+            wait_for(lambda: refused(browser), 20, "a refusal and the question")
             browser.find("#token-text").send_keys(token, Keys.ENTER)
-            if state == "queued":
-                wait_for(lambda: browser.complaints(), 20, "the refusal")
         browser.wait_for_text("#job .state", "cancelled")
+        assert browser.complaints() == []
+
+
+def refused(browser) -> bool:
+    """Tell whether a call was refused since this was asked last, and the token is asked for."""
+    asks = browser.find("#token").is_displayed()
+    return asks and any("401" in complaint for complaint in browser.complaints())
+
+
+def test_an_address_that_somebody_typed_wrong_shows_a_part_all_the_same(api, browser):
+    for part in ("constructor", "toString/1"):
+        browser.open(part)
+        wait_for(lambda: browser.find("#live").is_displayed(), 20, "a part")
+    browser.open("jobs/%E0%A4%A")
+    browser.wait_for_text("#problem", "there is no job")
+    assert all("404" in complaint for complaint in browser.complaints())
 
 
 class Stranger(BaseHTTPRequestHandler):
