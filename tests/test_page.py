@@ -60,12 +60,12 @@ def test_the_numbers_and_charts_move_by_themselves(api, broker, run, browser):
     send_rows(broker, 0, 150, 0, 40)
     wait_for(lambda: browser.text("#error") == "40", 20, "the error of version 0")
     send_rows(broker, 1000, 150, 1, 30)
-    wait_for(lambda: browser.text("#error") == "30", 20, "the error of version 1")
-    assert browser.text("#version") == "1" and browser.text("#per-minute") == "300"
+    wait_for(lambda: browser.text("#per-minute") == "300", 20, "the rows of version 1")
+    assert browser.text("#version") == "1" and browser.text("#error") == "30"
+    browser.wait_for_text("#versions", "version 1: mean error 30 on 150 rows")
     names = [mark.text for mark in browser.all("#error-chart .mark text")]
     assert "v1" in names and len(browser.all("#error-chart .mark")) == 2
-    assert "version 1: mean error 30 on 150 rows" in browser.text("#versions")
-    assert len(browser.all("#histogram .bar")) == 40
+    wait_for(lambda: len(browser.all("#histogram .bar")) == 40, 20, "the histogram")
     broker.send("y_true", [b'{"id": "alone", "body": 1}', b"no JSON"])
     wait_for(lambda: browser.text("#halves") == "1", 20, "the half that waits")
     wait_for(lambda: browser.text("#dead") == "1", 20, "the dead letter")
@@ -275,12 +275,21 @@ def test_the_page_is_as_wide_as_the_window(api, broker, run, browser, width):
 
 def test_a_page_that_is_hidden_or_closed_costs_nothing(api, broker, run, browser):
     run("metric", broker)
-    browser.open("live")
-    wait_for(lambda: browser.text("#halves") == "0", 20, "the numbers")
-    wait_for(lambda: "retrain_api, page" in connections(broker), 30, "the connection that follows")
-    browser.open("models")
-    browser.wait_for_text("#serving", "Version 0")
-    wait_for(lambda: "retrain_api, page" not in connections(broker), 30, "its end")
+    looks = [lambda: browser.open("live"), browser.show, lambda: browser.open("live")]
+    leaves = [
+        browser.hide,
+        lambda: browser.open("models"),
+        lambda: browser.driver.get("about:blank"),
+    ]
+    for look, leave in zip(looks, leaves, strict=True):
+        look()
+        wait_for(lambda: follows(broker), 30, "the connection that follows")
+        leave()
+        wait_for(lambda: not follows(broker), 30, "its end")
+
+
+def follows(broker) -> bool:
+    return "retrain_api, page" in connections(broker)
 
 
 def connections(broker) -> set[str]:
