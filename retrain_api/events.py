@@ -55,6 +55,7 @@ def stream(told: Iterator[str]) -> Response:
 
 
 def pieces(told: Iterator[str]) -> Iterator[str]:
+    """Cut what is told, which a log makes long, and end it with the answer."""
     with closing(told):
         for text in told:
             yield from (text[start : start + PIECE] for start in range(0, len(text), PIECE))

@@ -29,11 +29,11 @@ STRANGER = (
     "a page of another site sent this, so nothing was done; open this service's own page,"
     " or call it with curl"
 )
-
 NAME = (
     "no page of this service has the name {host}, so nothing was told; open it by its address,"
     " or put the name into ALLOWED_HOSTS"
 )
+SIGNS = ("Accept-Language", "Origin", "Referer", "Sec-Fetch-Site")  # of a browser
 
 page = Blueprint("page", __name__, static_folder="static", static_url_path="/static")
 
@@ -70,11 +70,19 @@ def refuse_strangers() -> None:
 def refuse_strange_names() -> None:
     """End any call of a browser that knows this service by a name that may be a stranger's.
 
-    Every browser says that it is one; our services may call by any name.
+    Our services may call by any name.
     """
-    browser = request.headers.get("User-Agent", "").startswith("Mozilla/")
-    if browser and not is_ours(f"//{request.host}"):
+    if is_browser() and not is_ours(f"//{request.host}"):
         abort(403, NAME.format(host=request.host))
+
+
+def is_browser() -> bool:
+    """Tell a browser from a program.
+
+    A script may choose its browser's User-Agent in some browsers, but not that a language is sent.
+    """
+    named = request.headers.get("User-Agent", "").startswith("Mozilla/")
+    return named or any(sign in request.headers for sign in SIGNS)
 
 
 def is_ours(url: str) -> bool:

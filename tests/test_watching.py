@@ -364,8 +364,11 @@ def test_a_token_that_no_header_can_have_is_refused_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("host", ["rebound.example:8000", "127.0.0.1.rebound.example"])
-def test_a_browser_that_knows_us_by_a_name_of_others_is_told_nothing(api, host):
-    headers = {"Host": host, "User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+@pytest.mark.parametrize(
+    "sign", [{"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}, {"Accept-Language": ""}]
+)
+def test_a_browser_that_knows_us_by_a_name_of_others_is_told_nothing(api, host, sign):
+    headers = {"Host": host} | sign
     for path in ("/", "/jobs", "/models/current", "/live/events", "/healthz", "/nothing"):
         refused = api.get(path, headers=headers)
         assert refused.status_code == 403 and "ALLOWED_HOSTS" in refused.json()["error"]

@@ -14,19 +14,24 @@ export async function get(path) {
 // Call `look` now and every few seconds; return what stops that. An error is told until it is gone.
 export function keepLooking(look, problem) {
   let wrong = false;
+  let stopped = false;
   const turn = async () => {
     try {
       await look();
       if (wrong) problem("");
       wrong = false;
     } catch (error) {
+      if (stopped) return; // meanwhile
       wrong = true;
       problem(error.message);
     }
   };
   turn();
   const timer = setInterval(turn, LOOK_MS);
-  return () => clearInterval(timer);
+  return () => {
+    stopped = true;
+    clearInterval(timer);
+  };
 }
 
 // A call that changes something. If the service wants its token, ask for it and call again.
