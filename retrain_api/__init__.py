@@ -129,14 +129,14 @@ def worker_secret(path: Path) -> str:
 
 def admit() -> None:
     """Let in who may: a changing call comes from no other site's page, and has the token."""
-    if request.blueprint != "work":
-        refuse_strange_names()
     if request.endpoint in UPLOADS:
         request.max_content_length = 2**63  # the disk is the limit
     token = current_app.config["API_TOKEN"]
     changes = request.method not in ("GET", "HEAD", "OPTIONS") and request.blueprint != "work"
     if changes or request.blueprint == "events":  # which hold a thread
         refuse_strangers()
+    if request.blueprint != "work":
+        refuse_strange_names()
     if token and changes and request.endpoint:
         sent = request.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(sent, b"Bearer " + token.encode()):
