@@ -33,7 +33,7 @@ from retrain_api.keeper import Keeper
 from retrain_api.live import Live
 from retrain_api.models import Replicas, models
 from retrain_api.openapi import DESCRIPTION
-from retrain_api.page import page, protect, refuse_strangers
+from retrain_api.page import page, protect, refuse_strange_names, refuse_strangers
 from retrain_api.store import Store
 from retrain_api.table import Refused
 from retrain_api.upload import Upload, drain_after
@@ -135,6 +135,8 @@ def admit() -> None:
     changes = request.method not in ("GET", "HEAD", "OPTIONS") and request.blueprint != "work"
     if changes or request.blueprint == "events":  # which hold a thread
         refuse_strangers()
+    if request.blueprint != "work":
+        refuse_strange_names()
     if token and changes and request.endpoint:
         sent = request.headers.get("Authorization", "").encode()
         if not hmac.compare_digest(sent, b"Bearer " + token.encode()):

@@ -4,18 +4,24 @@
     GET /jobs/<id>/events   state, progress, lines of the log as they come; at last the final state
 
 Each listener holds a thread of the server, so there are only so many. One that has gone is noticed
-at the next write. The streams of a server that stops end, and whoever listens asks again.
+at the next write, one that reads no more when little of what it was sent is under way. The streams
+of a server that stops end, and whoever listens asks again.
 """
 
 import json
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from threading import BoundedSemaphore
 
-from flask import Blueprint, Response, abort, current_app
+from flask import Blueprint, Response, abort, current_app, request
 
 LISTENERS = 16  # at once
 LOOK_SECONDS = 1  # between two looks at a job
+UNREAD_SECONDS = 30  # without any progress; then a listener has lost its seat
+UNREAD_BYTES = 2**16  # that the kernel holds for it; by itself it would hold megabytes
+PIECE = 2**14  # characters sent at once, within UNREAD_SECONDS: a slow reader makes progress
 QUIET_LOOKS = 10  # then a comment is sent, which shows whether anybody still listens
 OVERLAP = 200  # characters by which the new part of a log is found when its beginning was cut off
 
@@ -39,10 +45,20 @@ def stream(told: Iterator[str]) -> Response:
     """Answer with events as they come; 429 if too many listen already."""
     if not seats.acquire(blocking=False):
         abort(429, f"{LISTENERS} pages and programs listen already; close one, or try again later")
-    response = Response(told, content_type="text/event-stream; charset=utf-8")
+    response = Response(pieces(told), content_type="text/event-stream; charset=utf-8")
     response.headers["Cache-Control"] = "no-store"
     response.call_on_close(seats.release)
+    if listener := request.environ.get("gunicorn.socket"):
+        listener.settimeout(UNREAD_SECONDS)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
     return response
+
+
+def pieces(told: Iterator[str]) -> Iterator[str]:
+    """Cut what is told, which a log makes long, and end it with the answer."""
+    with closing(told):
+        for text in told:
+            yield from (text[start : start + PIECE] for start in range(0, len(text), PIECE))
 
 
 @events.get("/live/events")
@@ -95,7 +111,18 @@ def new_lines(log: str, before: str, over: bool) -> tuple[str, str]:
     """
     start = len(before)
     if not log.startswith(before):
-        known = before[-OVERLAP:]
-        start = log.find(known) + len(known) if known in log else 0
+        start = overlap(log, before)
     end = len(log) if over else log.rfind("\n") + 1
     return log[start:end].removesuffix("\n"), log[: max(start, end)]
+
+
+def overlap(log: str, before: str) -> int:
+    """Return how much of a log is known although its beginning was cut off; 0 of another log.
+
+    Its lines may repeat at one end, so it is looked for by the other one, too.
+    """
+    place = before.find(log[:OVERLAP])
+    if place >= 0 and log.startswith(before[place:]):
+        return len(before) - place
+    known = before[-OVERLAP:]
+    return log.find(known) + len(known) if known in log else 0

@@ -14,12 +14,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import msgspec
 import pika
+from msgspec import Meta
 
 from retrain_api import broker
-from retrain_api.rows import Row, Rows
+from retrain_api.rows import Name, Row, Rows
 
 ROWS_BACK = 20_000  # rows before now with which the page begins
 PREFETCH = 2000
@@ -49,12 +51,12 @@ class Counts(msgspec.Struct):
 class News(msgspec.Struct):
     """A message on `drift`: what was seen, or done about it, in a sentence."""
 
-    at: str
-    event: str
-    text: str
-    id: int | float | str | None = None
+    at: Name
+    event: Name
+    text: Annotated[str, Meta(max_length=2000)]
+    id: int | float | Name | None = None
     version: int | None = None
-    job: str | None = None
+    job: Name | None = None
 
 
 class Following:
@@ -136,10 +138,11 @@ class Following:
     def tell(self, live, drawn: int) -> int:
         """Tell what is new, the charts only if there is anything to draw anew."""
         numbers = self.rows.numbers(time.time()) | {"halves": self.counts, "problem": None}
-        live.tell(numbers=numbers | {"queues": self.queues()})
+        told = {"numbers": numbers | {"queues": self.queues()}}
         state = self.rows.count + self.heard
         if state != drawn:
-            live.tell(charts=self.rows.charts() | {"news": list(self.news)})
+            told["charts"] = self.rows.charts() | {"news": list(self.news)}
+        live.tell(**told)  # together, so that no number is newer than the chart
         return state
 
     def queues(self) -> dict[str, int | None]:
@@ -165,17 +168,24 @@ def reading(name: str) -> Iterator:
     """Yield a connection that may read streams.
 
     When pika closes one, it rejects what is under way, which streams do not know, so that the
-    broker ends the connection itself. Wait for most of it, and be content with either end.
+    broker ends the connection itself. Wait for most of it, and be content with either end: what is
+    raised is what went wrong before it.
     """
-    done = False
+    done, wrong = False, None
     try:
         with broker.connect(name) as connection:
-            yield connection
+            try:
+                yield connection
+            except Exception as error:
+                wrong = error
+                raise
             done = True
             end = time.monotonic() + UNDER_WAY_SECONDS
             while time.monotonic() < end:
                 connection.process_data_events(UNDER_WAY_SECONDS)
     except broker.AWAY:
+        if wrong:
+            raise wrong from None
         if not done:
             raise
 

@@ -33,15 +33,20 @@ class Live:
         """Count a viewer, and see that a thread follows for it."""
         with self.changed:
             self.viewers += 1
-            if not self.thread:
-                self.thread = threading.Thread(target=self.run, name="live", daemon=True)
-                self.thread.start()
         try:
+            self.begin()
             yield
         finally:
             with self.changed:
                 self.viewers -= 1
                 self.left = time.monotonic()
+
+    def begin(self) -> None:
+        with self.changed:
+            if not self.thread:
+                thread = threading.Thread(target=self.run, name="live", daemon=True)
+                thread.start()
+                self.thread = thread  # not before: there may be no room for one
 
     def wait(self, seconds: float) -> dict[str, bytes]:
         """Return the newest events as soon as there are newer ones, or after `seconds`."""

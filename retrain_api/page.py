@@ -29,6 +29,11 @@ STRANGER = (
     "a page of another site sent this, so nothing was done; open this service's own page,"
     " or call it with curl"
 )
+NAME = (
+    "no page of this service has the name {host}, so nothing was told; open it by its address,"
+    " or put the name into ALLOWED_HOSTS"
+)
+SIGNS = ("Accept-Language", "Origin", "Referer", "Sec-Fetch-Site")  # of a browser
 
 page = Blueprint("page", __name__, static_folder="static", static_url_path="/static")
 
@@ -58,17 +63,38 @@ def refuse_strangers() -> None:
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         abort(403, STRANGER)
     origin = request.headers.get("Origin")
-    if origin and (urlsplit(origin).netloc != request.host or not is_ours(origin)):
+    if origin and (not is_ours(origin) or urlsplit(origin).netloc != request.host):
         abort(403, STRANGER)
 
 
-def is_ours(origin: str) -> bool:
+def refuse_strange_names() -> None:
+    """End any call of a browser that knows this service by a name that may be a stranger's.
+
+    Our services may call by any name.
+    """
+    if is_browser() and not is_ours(f"//{request.host}"):
+        abort(403, NAME.format(host=request.host))
+
+
+def is_browser() -> bool:
+    """Tell a browser from a program.
+
+    A script may choose its browser's User-Agent in some browsers, but not that a language is sent.
+    """
+    named = request.headers.get("User-Agent", "").startswith("Mozilla/")
+    return named or any(sign in request.headers for sign in SIGNS)
+
+
+def is_ours(url: str) -> bool:
     """Tell whether a page from there can be ours.
 
     Whoever owns a name with a dot may point it at this machine, and so be of the same origin as we
-    are: such a name has to be allowed.
+    are, and read what we answer: such a name has to be allowed.
     """
-    host = urlsplit(origin).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # brackets around what is no address
+        return False
     if "." not in host or host in ALLOWED_HOSTS.split(","):
         return True
     try:

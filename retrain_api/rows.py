@@ -8,9 +8,11 @@ Nothing here knows Flask or RabbitMQ. Ten million rows take as much memory as tw
 
 import math
 from collections import Counter, deque
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 ROLLING = 100  # rows in the rolling mean
 IN_HISTOGRAM = 20_000  # rows, the last ones
@@ -23,14 +25,18 @@ REMEMBERED = 2000  # ids: `errors` is told at least once, a crash of `metric` re
 AGAIN_SECONDS = 5  # a version that was away for longer has come back, and gets a mark
 
 
+Name = Annotated[str, Meta(max_length=200)]
+Value = Annotated[float, Meta(ge=-1e300, le=1e300)]  # beyond, sums and distances are infinite
+
+
 class Row(msgspec.Struct):
     """A message on `errors`."""
 
-    id: int | float | str
-    y_true: float
-    y_pred: float
-    absolute_error: float
-    model_version: int | str | None = None
+    id: int | float | Name
+    y_true: Value
+    y_pred: Value
+    absolute_error: Annotated[float, Meta(ge=0, le=1e300)]
+    model_version: int | Name | None = None
 
 
 class Line:

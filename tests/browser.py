@@ -62,6 +62,12 @@ class Browser:
         dark = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
 
+    def hide(self) -> None:
+        self.driver.minimize_window()
+
+    def show(self) -> None:
+        self.driver.set_window_rect(0, 0, DESKTOP, 900)
+
     def complaints(self) -> list[str]:
         """Return errors and warnings of the console, which has violations of the policy, too."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

@@ -60,12 +60,12 @@ def test_the_numbers_and_charts_move_by_themselves(api, broker, run, browser):
     send_rows(broker, 0, 150, 0, 40)
     wait_for(lambda: browser.text("#error") == "40", 20, "the error of version 0")
     send_rows(broker, 1000, 150, 1, 30)
-    wait_for(lambda: browser.text("#error") == "30", 20, "the error of version 1")
-    assert browser.text("#version") == "1" and browser.text("#per-minute") == "300"
+    wait_for(lambda: browser.text("#per-minute") == "300", 20, "the rows of version 1")
+    assert browser.text("#version") == "1" and browser.text("#error") == "30"
+    browser.wait_for_text("#versions", "version 1: mean error 30 on 150 rows")
     names = [mark.text for mark in browser.all("#error-chart .mark text")]
     assert "v1" in names and len(browser.all("#error-chart .mark")) == 2
-    assert "version 1: mean error 30 on 150 rows" in browser.text("#versions")
-    assert len(browser.all("#histogram .bar")) == 40
+    wait_for(lambda: len(browser.all("#histogram .bar")) == 40, 20, "the histogram")
     broker.send("y_true", [b'{"id": "alone", "body": 1}', b"no JSON"])
     wait_for(lambda: browser.text("#halves") == "1", 20, "the half that waits")
     wait_for(lambda: browser.text("#dead") == "1", 20, "the dead letter")
@@ -211,14 +211,27 @@ def test_the_page_asks_for_the_token_and_goes_on_with_it(tmp_path, broker):
         id = api.upload(headers={"Authorization": "Bearer secret"}).json()["id"]
         browser.open(f"jobs/{id}")
         browser.wait_for_text("#job .state", "queued")
-        for token, state in (("wrong", "queued"), ("secret", "cancelled")):
-            if not browser.find("#token").is_displayed():
-                browser.find("#job .actions button").click()
-            wait_for(lambda: browser.find("#token").is_displayed(), 20, "the question")
+        browser.find("#job .actions button").click()
+        for token in ("wrong", "wröng", "secret"):
+            wait_for(lambda: refused(browser), 20, "a refusal and the question")
             browser.find("#token-text").send_keys(token, Keys.ENTER)
-            if state == "queued":
-                wait_for(lambda: browser.complaints(), 20, "the refusal")
         browser.wait_for_text("#job .state", "cancelled")
+        assert browser.complaints() == []
+
+
+def refused(browser) -> bool:
+    """Tell whether a call was refused since this was asked last, and the token is asked for."""
+    asks = browser.find("#token").is_displayed()
+    return asks and any("401" in complaint for complaint in browser.complaints())
+
+
+def test_an_address_that_somebody_typed_wrong_shows_a_part_all_the_same(api, browser):
+    for part in ("constructor", "toString/1"):
+        browser.open(part)
+        wait_for(lambda: browser.find("#live").is_displayed(), 20, "a part")
+    browser.open("jobs/%E0%A4%A")
+    browser.wait_for_text("#problem", "there is no job")
+    assert all("404" in complaint for complaint in browser.complaints())
 
 
 class Stranger(BaseHTTPRequestHandler):
@@ -262,12 +275,21 @@ def test_the_page_is_as_wide_as_the_window(api, broker, run, browser, width):
 
 def test_a_page_that_is_hidden_or_closed_costs_nothing(api, broker, run, browser):
     run("metric", broker)
-    browser.open("live")
-    wait_for(lambda: browser.text("#halves") == "0", 20, "the numbers")
-    wait_for(lambda: "retrain_api, page" in connections(broker), 30, "the connection that follows")
-    browser.open("models")
-    browser.wait_for_text("#serving", "Version 0")
-    wait_for(lambda: "retrain_api, page" not in connections(broker), 30, "its end")
+    looks = [lambda: browser.open("live"), browser.show, lambda: browser.open("live")]
+    leaves = [
+        browser.hide,
+        lambda: browser.open("models"),
+        lambda: browser.driver.get("about:blank"),
+    ]
+    for look, leave in zip(looks, leaves, strict=True):
+        look()
+        wait_for(lambda: follows(broker), 30, "the connection that follows")
+        leave()
+        wait_for(lambda: not follows(broker), 30, "its end")
+
+
+def follows(broker) -> bool:
+    return "retrain_api, page" in connections(broker)
 
 
 def connections(broker) -> set[str]:

@@ -1,7 +1,9 @@
 """What the page stands on: the events, what is counted for it, and who may change something."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +17,9 @@ from api import Api
 from conftest import ROOT, SOAK, lacking, wait_for
 
 sys.path.insert(0, str(ROOT))
-from retrain_api import following  # noqa: E402, found by the line above
+from retrain_api import create_app, following  # noqa: E402, found by the line above
 from retrain_api import rows as counted  # noqa: E402
-from retrain_api.events import LISTENERS, new_lines  # noqa: E402
+from retrain_api.events import LISTENERS, event, new_lines, stream  # noqa: E402
 from retrain_api.following import ROWS_BACK  # noqa: E402
 from retrain_api.live import Live  # noqa: E402
 from retrain_api.rows import Row, Rows  # noqa: E402
@@ -107,6 +109,8 @@ def test_a_job_that_has_ended_is_told_at_once_and_one_that_is_not_there_is_404(a
         ("x" * 300 + "\nlast\n", "x" * 195 + "\nlast\nnew\n", False, "new"),
         ("of the first attempt\n", "second\n", False, "second"),
         ("a\n", "", True, ""),
+        ("first\n" + "same\n" * 100, "irst\n" + "same\n" * 103, False, "same\nsame\nsame"),
+        ("same\n" * 100 + "last\n", "same\n" * 90 + "last\nnew\n", False, "new"),
     ],
 )
 def test_the_new_lines_of_a_log_are_found_even_when_its_beginning_was_cut(before, log, over, lines):
@@ -128,6 +132,38 @@ def test_so_many_may_listen_and_no_more_and_the_others_are_still_served(api):
         listeners[0].curl.kill()
         free = wait_for(lambda: free_seat(api, id), 60, "the seat of the one that has gone")
         stack.enter_context(free)
+
+
+def test_whoever_reads_no_more_loses_the_seat_and_a_slow_reader_does_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(stream.__globals__, "UNREAD_SECONDS", 0.5)
+    config = {"DATA_DIR": str(tmp_path), "WORKER_SECRET_FILE": str(tmp_path / "secret")}
+    app, (ours, theirs) = create_app(config), socket.socketpair()
+    long = event("log", "x" * 2**20)
+    closed = threading.Event()
+    with app.test_request_context("/", environ_overrides={"gunicorn.socket": ours}):
+        response = stream(endless(long, closed))
+    reader = threading.Thread(target=read_slowly, args=(theirs, len(long)))
+    reader.start()
+    with ours, theirs, pytest.raises(TimeoutError):
+        for piece in response.iter_encoded():  # as gunicorn does
+            ours.sendall(piece)
+    assert not reader.is_alive()  # it had read what it wanted, which took longer than a timeout
+    response.close()
+    assert closed.is_set()
+
+
+def endless(text: str, closed: threading.Event):
+    try:
+        while True:
+            yield text
+    finally:
+        closed.set()
+
+
+def read_slowly(reader: socket.socket, count: int) -> None:
+    while count > 0:
+        count -= len(reader.recv(2**16))
+        time.sleep(0.1)
 
 
 def free_seat(api, id: str) -> Listener | None:
@@ -152,6 +188,9 @@ def test_without_a_broker_the_page_says_so_and_goes_on_trying(tmp_path):
         assert "broker does not answer" in live.last("numbers")["problem"]
 
 
+NEGATIVE = b'{"id": "a", "y_true": 1, "y_pred": 2, "absolute_error": -1}'
+
+
 def errors(first: int, count: int, version: int = 0) -> list[bytes]:
     rows = (Row(id, 100.0, 140.0, 40.0, version) for id in range(first, first + count))
     return [msgspec.json.encode(row) for row in rows]
@@ -166,13 +205,16 @@ def test_whoever_looks_sees_the_last_rows_at_once_and_then_every_new_one(tmp_pat
         wait_for(lambda: live.last("numbers").get("rows", 0) >= ROWS_BACK, 60, "what was")
         seen = live.last("numbers")["rows"]
         assert seen < ROWS_BACK * 1.5  # a chunk of the stream more, not all of it
-        any_broker.send("errors", [b"no JSON", *errors(10**6, ROWS_BACK, version=1)])
+        any_broker.send("errors", [b"no JSON", NEGATIVE, *errors(10**6, ROWS_BACK, version=1)])
         wait_for(lambda: live.last("numbers")["rows"] >= seen + ROWS_BACK, 60, "all that came")
-        charts = live.last("charts")
-        histogram = charts["histogram"]
+        wait_for(lambda: versions(live.last("charts")) == [0, 1], 20, "the charts with it")
+        histogram = live.last("charts")["histogram"]
         assert sum(histogram["counts"]) + histogram["beyond"] == counted.IN_HISTOGRAM
-        assert [mark["version"] for mark in charts["marks"]] == [0, 1]
         assert "cannot follow" not in api.process.said()
+
+
+def versions(charts: dict) -> list[int]:
+    return [mark["version"] for mark in charts["marks"]]
 
 
 def test_rows_that_come_fast_are_followed_without_a_break(api, broker, run):
@@ -205,6 +247,45 @@ def test_a_connection_ends_for_another_when_it_is(why, broker, monkeypatch):
         reader.start()
         reader.join(30)
         assert not reader.is_alive()
+
+
+def test_what_went_wrong_is_told_even_if_the_connection_cannot_be_closed(broker, monkeypatch):
+    monkeypatch.setattr(following.broker, "AMQP_URL", broker.url)
+    with pytest.raises(ZeroDivisionError), following.reading("a test") as connection:
+        following.Following(connection)
+        broker.send("errors", errors(0, 5000))
+        connection.process_data_events(2)
+        _ = 1 / 0
+
+
+def test_a_thread_that_cannot_be_started_costs_no_viewer(monkeypatch):
+    viewed = Live()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError), viewed.watched():
+        pass
+    assert viewed.viewers == 0 and not viewed.thread
+
+
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"absolute_error": -1},
+        {"absolute_error": 1e301},
+        {"y_true": -1e301},
+        {"y_pred": 1e301},
+        {"id": "x" * 201},
+        {"model_version": "x" * 201},
+    ],
+)
+def test_a_row_beyond_all_bounds_is_none(wrong):
+    row = msgspec.to_builtins(Row(1, 100.0, 140.0, 40.0, 0))
+    assert following.read_row(msgspec.json.encode(row)) == Row(1, 100.0, 140.0, 40.0, 0)
+    with pytest.raises(msgspec.ValidationError):
+        following.read_row(msgspec.json.encode(row | wrong))
 
 
 def run_log(api) -> str:
@@ -258,6 +339,7 @@ def test_numbers_beyond_all_measure_are_drawn_too():
         {"Sec-Fetch-Site": "same-site"},  # another port of this machine
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://[evil.example]"},
         {"Origin": "http://rebound.example:8000", "Host": "rebound.example:8000"},
     ],
 )
@@ -273,6 +355,32 @@ def test_a_browser_on_another_site_changes_nothing(api, headers):
     assert api.job(id)["state"] == "queued"
 
 
+def test_a_token_that_no_header_can_have_is_refused_at_the_start(tmp_path):
+    environment = os.environ | {"API_TOKEN": "sécret", "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "retrain_api"]
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, **options, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("API_TOKEN: no header can have it")
+
+
+@pytest.mark.parametrize("host", ["rebound.example:8000", "127.0.0.1.rebound.example"])
+@pytest.mark.parametrize(
+    "sign", [{"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}, {"Accept-Language": ""}]
+)
+def test_a_browser_that_knows_us_by_a_name_of_others_is_told_nothing(api, host, sign):
+    headers = {"Host": host} | sign
+    for path in ("/", "/jobs", "/models/current", "/live/events", "/healthz", "/nothing"):
+        refused = api.get(path, headers=headers)
+        assert refused.status_code == 403 and "ALLOWED_HOSTS" in refused.json()["error"]
+
+
+def test_a_browser_may_use_addresses_and_a_program_any_name(api):
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+    for host in ("127.0.0.1:8000", "localhost:8000", "retrain_api:8000", "[::1]:8000"):
+        assert api.get("/models", headers=browser | {"Host": host}).ok
+    assert api.get("/models", headers={"Host": "retrain.example:8000"}).ok
+
+
 def test_curl_the_page_itself_and_an_allowed_name_may_change_something(api):
     own = {"Sec-Fetch-Site": "same-origin", "Origin": api.url}
     host = {"Host": "models.example", "Origin": "https://models.example"}
@@ -281,6 +389,7 @@ def test_curl_the_page_itself_and_an_allowed_name_may_change_something(api):
     api.process.stop()
     api.start_again(ALLOWED_HOSTS="other.example,models.example")
     assert api.call("POST", "/models/0/deploy", headers=host).ok
+    assert api.get("/", headers=host | {"User-Agent": "Mozilla/5.0"}).ok
 
 
 def test_every_answer_tells_a_browser_to_load_nothing_from_elsewhere(api):

@@ -3,6 +3,8 @@
 import { byId } from "./dom.js";
 
 const LOOK_MS = 3000;
+const AGAIN_MS = 5000;
+const CAN_BE_SENT = /^[ -~]+$/; // in a header; a token of other characters no server has
 const AWAY = "The service does not answer. Is it running? This page goes on by itself when it is.";
 
 export async function get(path) {
@@ -12,19 +14,24 @@ export async function get(path) {
 // Call `look` now and every few seconds; return what stops that. An error is told until it is gone.
 export function keepLooking(look, problem) {
   let wrong = false;
+  let stopped = false;
   const turn = async () => {
     try {
       await look();
       if (wrong) problem("");
       wrong = false;
     } catch (error) {
+      if (stopped) return; // meanwhile
       wrong = true;
       problem(error.message);
     }
   };
   turn();
   const timer = setInterval(turn, LOOK_MS);
-  return () => clearInterval(timer);
+  return () => {
+    stopped = true;
+    clearInterval(timer);
+  };
 }
 
 // A call that changes something. If the service wants its token, ask for it and call again.
@@ -71,8 +78,8 @@ function away() {
 
 // The token stays in this tab, and only until it is closed.
 function permit() {
-  const token = sessionStorage.getItem("token");
-  return token ? { Authorization: `Bearer ${token}` } : {};
+  const token = sessionStorage.getItem("token") ?? "";
+  return CAN_BE_SENT.test(token) ? { Authorization: `Bearer ${token}` } : {};
 }
 
 function askForToken() {
@@ -94,18 +101,22 @@ function askForToken() {
 // Follow server-sent events until `stop()`; `handlers` get what each event says.
 export function follow(path, handlers, problem) {
   const source = new EventSource(path);
-  let again;
+  let stopped = false;
+  let stopNext = () => {};
   for (const [name, handle] of Object.entries(handlers))
     source.addEventListener(name, (event) => handle(event.data));
   source.onerror = async () => {
     if (source.readyState !== EventSource.CLOSED) return problem(AWAY); // it tries again by itself
-    problem(await whyNot(path));
-    again = setTimeout(() => (stopLater = follow(path, handlers, problem)), 5000);
+    const why = await whyNot(path);
+    if (stopped) return; // meanwhile
+    problem(why);
+    const again = setTimeout(() => (stopNext = follow(path, handlers, problem)), AGAIN_MS);
+    stopNext = () => clearTimeout(again);
   };
-  let stopLater = () => clearTimeout(again);
   return () => {
+    stopped = true;
     source.close();
-    stopLater();
+    stopNext();
   };
 }
 

@@ -7,12 +7,20 @@ import { watch } from "./job.js";
 // Show the list, and the job with this id if there is one; return what stops it.
 export function start(id) {
   byId("job").hidden = true;
-  const stopJob = id ? watch(decodeURIComponent(id)) : () => {};
+  const stopJob = id ? watch(decoded(id)) : () => {};
   const stopList = keepLooking(list, tell);
   return () => {
     stopList();
     stopJob();
   };
+}
+
+function decoded(id) {
+  try {
+    return decodeURIComponent(id);
+  } catch { // somebody typed it
+    return id;
+  }
 }
 
 async function list() {

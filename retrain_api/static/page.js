@@ -14,7 +14,7 @@ function show() {
   stop();
   tell("");
   const [name, id] = location.hash.slice(1).split("/");
-  const shown = name in PARTS ? name : "live";
+  const shown = Object.hasOwn(PARTS, name) ? name : "live";
   for (const part of Object.keys(PARTS)) {
     byId(part).hidden = part !== shown;
     const link = document.querySelector(`nav a[href="#${part}"]`);
