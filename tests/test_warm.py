@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, docker, python_image, wait_for
-from worker_stage import scorer_image, send, small_api, wait_for_end, workers
+from worker_stage import SECRET, api_name, scorer_image, send, small_api, wait_for_end, workers
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,11 @@ def stage(tmp_path, broker, image):
         yield SimpleNamespace(start=worker, run=run)
 
 
-def waiting(image: str) -> list[str]:
-    """Return the ids of the containers of our own image that wait."""
+def waiting() -> list[str]:
+    """Return the ids of the containers that wait for a job of our own workers."""
+    ours = f"label=monitoring.api={api_name(SECRET)}"  # an image may be another test's, too
     names = ("-q", "--no-trunc", "--filter", "name=monitoring-warm-")
-    return docker("ps", *names, "--filter", f"ancestor={image}").split()
+    return docker("ps", *names, "--filter", ours).split()
 
 
 def ticks(container: str) -> int:
@@ -52,64 +53,64 @@ def ticks(container: str) -> int:
     return sum(int(stat[11]) + int(stat[12]) for stat in stats)
 
 
-def test_a_container_waits_is_used_for_one_job_and_thrown_away(stage, image):
+def test_a_container_waits_is_used_for_one_job_and_thrown_away(stage):
     stage.start()
-    [first] = waiting(image)
+    [first] = waiting()
     program = "good(); import libraries; print('imported', libraries.imported, libraries.__file__)"
     job = stage.run(f"{program}; open('/tmp/mine', 'w')")
     assert job.report["containers"]["training"] == first
     assert "imported True /app/libraries.py" in job.log
-    wait_for(lambda: len(waiting(image)) == 1, 20, "the next one")
-    [second] = waiting(image)
+    wait_for(lambda: len(waiting()) == 1, 20, "the next one")
+    [second] = waiting()
     assert second != first and not docker("ps", "-aq", "--filter", f"id={first}")
     assert stage.run(f"assert not os.path.exists('/tmp/mine'); {program}")
 
 
-def test_while_it_waits_it_uses_no_processor(stage, image):
+def test_while_it_waits_it_uses_no_processor(stage):
     stage.start()
-    [container] = waiting(image)
+    [container] = waiting()
     time.sleep(2)
     before = ticks(container)
     time.sleep(3)
     assert ticks(container) - before <= 1
 
 
-def test_switched_off_none_waits(stage, image):
+def test_switched_off_none_waits(stage):
     stage.start(TRAIN_WARM="0")
-    assert not waiting(image)
+    assert not waiting()
     stage.run("good()")
-    assert not waiting(image)
+    assert not waiting()
 
 
-def test_the_next_life_of_a_killed_worker_has_one_that_waits(stage, image):
+def test_the_next_life_of_a_killed_worker_has_one_that_waits(stage):
     worker = stage.start()
-    [first] = waiting(image)
+    [first] = waiting()
     assert worker.kill()
     stage.start()
-    assert len(waiting(image)) == 1 and waiting(image) != [first]
+    assert len(waiting()) == 1 and waiting() != [first]
 
 
-def test_what_waited_for_a_worker_that_never_came_back_is_removed_when_it_has_ended(stage, image):
+def test_what_waited_for_a_worker_that_never_came_back_is_removed_when_it_has_ended(stage):
     stage.start(WORKER_NAME="gone").kill()
-    [first] = waiting(image)
+    [first] = waiting()
     stage.start()
-    assert first in waiting(image)  # its worker may yet live
+    assert first in waiting()  # its worker may yet live
     docker("kill", first)
     stage.run("good()")
     wait_for(lambda: not docker("ps", "-aq", "--filter", f"id={first}"), 10, "its end")
 
 
-def test_where_the_one_that_waited_has_died_a_job_starts_cold(stage, image):
+def test_where_the_one_that_waited_has_died_a_job_starts_cold(stage):
     stage.start()
-    [first] = waiting(image)
+    [first] = waiting()
     docker("kill", first)
     assert stage.run("good()").report["containers"]["training"] != first
 
 
 @pytest.mark.parametrize("trainer", ["", "no-such-image"])
-def test_an_image_that_cannot_wait_is_started_cold(stage, image, trainer):
+def test_an_image_that_cannot_wait_is_started_cold(stage, trainer):
     worker = stage.start(TRAINER_IMAGE=trainer or python_image())
-    assert not waiting(image)
+    wait_for(lambda: not waiting(), 20, "it to end")
     if trainer:
         assert "the next job starts cold" in worker.said()
     else:
