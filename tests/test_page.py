@@ -97,9 +97,9 @@ def test_what_drift_saw_is_listed_and_marked_and_nothing_is_said_while_there_is_
 def test_an_upload_becomes_a_model_that_serves_and_a_click_goes_back(
     api, broker, run, browser, tmp_path
 ):
-    run("metric", broker)
-    run("model", broker, API_URL=api.url)
-    run("features", broker, FEATURES_DELAY_SECONDS=0.1)
+    run("metric", broker, supervised=True)
+    run("model", broker, supervised=True, API_URL=api.url)
+    run("features", broker, supervised=True, FEATURES_DELAY_SECONDS=0.1)
     secret = str(api.data / "worker_secret")
     run("retrain_worker", broker, API_URL=api.url, WORKER_SECRET_FILE=secret, TRAIN_IN="process")
     browser.open("jobs")

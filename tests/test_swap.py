@@ -198,6 +198,8 @@ def test_a_batch_is_answered_by_one_version_and_the_versions_do_not_alternate(br
     stream = Stream(broker)
     for version in (1, 2, 3):
         deploy(api, broker, version)
+        sent = stream.sent
+        wait_for(lambda n=sent: stream.sent > n + 500, 30, "rows for this version")
     stream.stop()
     wait_for(lambda: broker.count("y_pred") >= stream.sent, 60, "every answer")
     versions = [headers["model_version"] for headers, _ in broker.take("y_pred")]
