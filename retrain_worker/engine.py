@@ -58,7 +58,7 @@ class Engine:
         except DockerException as error:
             raise SystemExit(f"no Docker engine answers: {error}") from error
         self.ahead, self.cpus = 0.0, TRAIN_CPUS  # its clock may not be ours; it may have fewer
-        self.warm = Warm(self.client, self.labels | {f"{LABEL}role": "warm"})
+        self.warm = Warm(self.client, self.labels)
 
     def labels_of(self, step: Step, role: str) -> dict[str, str]:
         known = {"job": step.job, "attempt": str(step.attempt), "role": role}

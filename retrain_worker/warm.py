@@ -21,6 +21,8 @@ from jail import create_volumes, discard, jail, program
 
 TRAIN_WARM = int(os.environ.get("TRAIN_WARM", "1"))  # 0: each job starts cold
 PREFIX = "monitoring-warm-"
+ROLE = "monitoring.role"  # label; `warm` tells what waits, or waited, from what started cold
+WARM = {"label": f"{ROLE}=warm"}
 HEARS = b"waiting for a job"  # its first line
 HEARS_AFTER = 10  # seconds, at most
 OLD_SECONDS = 3600  # whatever it was made for is over
@@ -35,7 +37,7 @@ class Warm:
     """The container of this worker that waits, if there is one."""
 
     def __init__(self, client, labels: dict):
-        self.client, self.api, self.labels = client, client.api, labels
+        self.client, self.api, self.labels = client, client.api, labels | {ROLE: "warm"}
         self.name, self.not_before = "", 0.0
 
     def is_wanted(self) -> bool:
@@ -85,13 +87,12 @@ class Warm:
 
     def remove(self) -> None:
         """Remove what waits for us, be it for an earlier life, and what has ended, whoever's."""
-        warm = {"label": "monitoring.role=warm", "name": f"^/{PREFIX}"}  # and no step's
-        for found in self.api.containers(all=True, filters=warm):
+        named = {"name": f"^/{PREFIX}"}  # and no step's
+        for found in self.api.containers(all=True, filters=WARM | named):
             ours = self.labels.items() <= found["Labels"].items()
             if ours or found["State"] == "exited":
                 discard(self.api, [found])
-        unused = {"label": "monitoring.role=warm", "dangling": True}
-        for volume in self.api.volumes(filters=unused)["Volumes"] or []:
+        for volume in self.api.volumes(filters=WARM | {"dangling": True})["Volumes"] or []:
             made = datetime.fromisoformat(volume["CreatedAt"]).timestamp()
             if self.labels.items() <= volume["Labels"].items() or made < time.time() - OLD_SECONDS:
                 discard(self.api, [], [volume["Name"]])
@@ -105,4 +106,4 @@ def go(api, name: str) -> None:
 
 def is_warm(found: dict) -> bool:
     """Did the container with this description wait before it became a step's?"""
-    return found["Config"]["Labels"].get("monitoring.role") == "warm"
+    return found["Config"]["Labels"].get(ROLE) == "warm"

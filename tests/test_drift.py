@@ -266,7 +266,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(stage, trainer):
 def test_drift_may_be_killed_at_any_point(stage, trainer, figure):
     chance, kills = random.Random(1), 0
     stage.change()
-    while not stage.is_healed(1) and kills < 60:
+    while not stage.is_healed(1) and kills < 25:
         wait_for(stage.drift.has_started, 30, "its next life")
         time.sleep(chance.uniform(0, 4))
         kills += stage.drift.kill()
