@@ -250,7 +250,7 @@ def test_what_a_kill_left_half_way_is_removed_at_the_next_start(own):
 
 def test_an_accepted_job_is_published_with_its_id(with_broker, broker):
     id = with_broker.new_job()
-    wait_for(lambda: broker.count("retrain_jobs"), 10, "the job")
+    wait_for(lambda: broker.count("retrain_jobs"), 30, "the job")
     assert [json.loads(body) for _, body in broker.take("retrain_jobs")] == [{"id": id}]
 
 
@@ -258,7 +258,7 @@ def test_a_job_is_published_after_a_kill_right_after_its_202(with_broker, broker
     id = with_broker.new_job()
     with_broker.process.kill()
     with_broker.start_again()
-    wait_for(lambda: broker.count("retrain_jobs"), 10, "the job")
+    wait_for(lambda: broker.count("retrain_jobs"), 30, "the job")
     assert {json.loads(body)["id"] for _, body in broker.take("retrain_jobs")} == {id}
 
 
@@ -266,14 +266,14 @@ def test_without_a_broker_a_job_is_accepted_and_published_when_there_is_one(own,
     ids = [own.new_job() for _ in range(3)]
     own.process.kill()
     own.start_again(AMQP_URL=broker.url)
-    wait_for(lambda: broker.count("retrain_jobs") == 3, 10, "the jobs")
+    wait_for(lambda: broker.count("retrain_jobs") == 3, 30, "the jobs")
     assert [json.loads(body)["id"] for _, body in broker.take("retrain_jobs")] == ids
     forget_jobs(broker)
 
 
 def test_a_broker_that_goes_and_comes_back_gets_the_job(tmp_path, any_broker):
     with Api(tmp_path, any_broker) as api:
-        wait_for(lambda: api.get("/healthz").ok, 10, "the broker")
+        wait_for(lambda: api.get("/healthz").ok, 30, "the broker")
         restart = threading.Thread(target=any_broker.restart, args=(False,))
         restart.start()
         wait_for(lambda: not api.get("/healthz").ok, 30, "the broker to go")
@@ -285,10 +285,10 @@ def test_a_broker_that_goes_and_comes_back_gets_the_job(tmp_path, any_broker):
 
 def test_a_job_that_the_broker_lost_is_published_again_and_no_other(with_broker, broker):
     with_broker.new_job()
-    wait_for(lambda: broker.count("retrain_jobs"), 10, "the job")
+    wait_for(lambda: broker.count("retrain_jobs"), 30, "the job")
     time.sleep(12)
     assert len(broker.take("retrain_jobs")) == 1  # still there: it was not published again
-    wait_for(lambda: broker.count("retrain_jobs") == 1, 15, "the job again")
+    wait_for(lambda: broker.count("retrain_jobs") == 1, 30, "the job again")
 
 
 def test_a_broker_that_confirms_nothing_is_away_and_stops_no_other_work(tmp_path, monkeypatch):
@@ -310,9 +310,9 @@ def test_a_broker_that_confirms_nothing_is_away_and_stops_no_other_work(tmp_path
     for _ in range(3):
         begin = time.monotonic()
         works.publish()
-        assert time.monotonic() - begin < 5 and not told
+        assert time.monotonic() - begin < 20 and not told
     leader.set()
-    wait_for(lambda: told, 5, "the first attempt to go on")
+    wait_for(lambda: told, 30, "the first attempt to go on")
     assert told == ["retrain_api"]
 
 
@@ -347,7 +347,7 @@ def test_files_of_finished_jobs_are_removed_and_what_is_known_of_them_stays(tmp_
     with Api(tmp_path, KEEP_UPLOADS_SECONDS=1) as api:
         done, waiting = api.new_job(), api.new_job()
         api.call("DELETE", f"/jobs/{done}")
-        wait_for(lambda: not (api.data / "jobs" / done).exists(), 10, "the removal")
+        wait_for(lambda: not (api.data / "jobs" / done).exists(), 30, "the removal")
         assert (api.data / "jobs" / waiting / "train.npy").exists()
         assert api.job(done)["state"] == "cancelled"
         assert api.get(f"/jobs/{done}/log").status_code == 404
@@ -398,7 +398,7 @@ def test_models_are_nudged_when_another_version_is_to_serve(with_broker, broker)
         queue = channel.queue_declare("", exclusive=True).method.queue
         channel.queue_bind(queue, "model_updates")
         with_broker.version()
-        wait_for(lambda: (got := channel.basic_get(queue))[0] and b'"version":1' in got[2], 9, "it")
+        wait_for(lambda: b'"version":1' in (channel.basic_get(queue)[2] or b""), 30, "a nudge")
 
 
 def test_an_upload_of_200_mb_takes_little_memory_and_time(own, tmp_path, figure):
@@ -424,7 +424,7 @@ def test_eight_uploads_at_once_leave_room_for_the_workers(own):
     assert own.upload().status_code == 429
     for client in uploads:
         client.close()
-    wait_for(lambda: own.upload().status_code == 202, 10, "room")
+    wait_for(lambda: own.upload().status_code == 202, 30, "room")
 
 
 def test_no_broker_is_no_reason_for_many_lines_in_the_log(own):

@@ -390,5 +390,5 @@ def test_a_worker_that_breaks_off_may_send_its_result_again(api):
 
     with pytest.raises((OSError, requests.ConnectionError)):
         api.work("POST", f"{id}/1/result", data=torn())
-    wait_for(lambda: api.stored() == before, 10, "the remains to go")
+    wait_for(lambda: api.stored() == before, 30, "the remains to go")
     assert api.result(id, 1).status_code == 200

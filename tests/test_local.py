@@ -135,7 +135,7 @@ def test_down_leaves_no_process_and_up_again_goes_on_with_the_same_rows(local):
     before = pids(local)
     assert "Stopped" in local("down")
     alive = [Path(f"/proc/{pid}") for pid in before.values()]
-    wait_for(lambda: not any(path.exists() for path in alive), 10, "the kernel to forget them all")
+    wait_for(lambda: not any(path.exists() for path in alive), 30, "the kernel to forget them all")
     rows = local.csv.read_bytes()
     local("up")
     assert local.csv.read_bytes().startswith(rows) and len(local.csv.read_bytes()) > len(rows)

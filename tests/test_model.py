@@ -54,7 +54,7 @@ def test_an_answer_carries_the_version_that_gave_it(any_broker, run):
     service = run("model", any_broker)
     wait_for(lambda: "started" in service.said(), 30, "the model")
     any_broker.send("features", [body("one", data[0])])
-    [(headers, answer)] = wait_for(lambda: any_broker.take("y_pred"), 10, "an answer")
+    [(headers, answer)] = wait_for(lambda: any_broker.take("y_pred"), 30, "an answer")
     assert headers["model_version"] == 0
     assert msgspec.json.decode(answer)["body"] == pytest.approx(linear.predict(data[:1])[0])
     assert service.stop() == 0

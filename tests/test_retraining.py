@@ -367,7 +367,7 @@ def test_a_cancelled_job_leaves_no_container_after_five_seconds(served, table, f
     begin = time.monotonic()
     answer = requests.delete(f"{served.url}/jobs/{id}", timeout=10)
     assert answer.json()["state"] == "cancelled"
-    wait_for(lambda: not left_of(id), 10, "the end of its containers")
+    wait_for(lambda: not left_of(id), 15, "the end of its containers")
     figure(f"cancelled: its containers were gone after {time.monotonic() - begin:.1f} s")
     assert time.monotonic() - begin < 5
     assert served.job(id)["state"] == "cancelled"

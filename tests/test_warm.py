@@ -97,7 +97,7 @@ def test_what_waited_for_a_worker_that_never_came_back_is_removed_when_it_has_en
     assert first in waiting()  # its worker may yet live
     docker("kill", first)
     stage.run("good()")
-    wait_for(lambda: not docker("ps", "-aq", "--filter", f"id={first}"), 10, "its end")
+    wait_for(lambda: not docker("ps", "-aq", "--filter", f"id={first}"), 30, "its end")
 
 
 def test_where_the_one_that_waited_has_died_a_job_starts_cold(stage):

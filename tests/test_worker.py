@@ -108,7 +108,7 @@ def test_a_job_is_trained_scored_and_delivered(worker_api, broker, start_worker,
     program = ["libraries.py", "rows.py", "train.npy", "train.py", "uploaded.py"]
     assert f"training on {['job.json', *program]}" in job.log
     assert set(job.containers) == set(job.report["containers"]) == {"training", "scoring"}
-    wait_for(lambda: not left_of(job), 10, "the clean-up")
+    wait_for(lambda: not left_of(job), 30, "the clean-up")
     assert broker.count("retrain_jobs") == 0
 
 
@@ -168,7 +168,7 @@ def test_the_next_life_adopts_a_container_that_trains(begin, scorer, start_worke
     wait_for_end(job)
     assert (job.state, job.attempt) == ("succeeded", 1)
     assert job.report["containers"]["training"] == container
-    wait_for(lambda: not left_of(job), 10, "the clean-up")
+    wait_for(lambda: not left_of(job), 30, "the clean-up")
 
 
 def test_the_next_life_collects_what_has_ended_and_trains_it_not_again(begin, scorer, start_worker):
@@ -201,7 +201,7 @@ def test_a_worker_may_be_killed_at_any_moment(
     worker = start_worker(**settings)
     wait_for(worker.has_started, 30, "the worker")
     send(broker, job)
-    wait_for(lambda: job.attempt, 10, "the claim")
+    wait_for(lambda: job.attempt, 30, "the claim")
     time.sleep(seconds)
     worker.kill()
     if not left_of(job):  # too early for a trace: the lease has to run out
@@ -210,7 +210,7 @@ def test_a_worker_may_be_killed_at_any_moment(
     start_worker(**settings)
     wait_for_end(job)
     assert job.state == "succeeded"
-    wait_for(lambda: not left_of(job), 10, "the clean-up")
+    wait_for(lambda: not left_of(job), 30, "the clean-up")
 
 
 def test_a_job_whose_outputs_went_with_the_engine_is_tried_again(begin, scorer):
@@ -268,11 +268,11 @@ def test_the_full_clean_up_removes_what_a_killed_worker_left(own_engine):
 def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, start_worker):
     job, worker = begin(FOR_EVER, {"TRAIN_IN": "process"})
     worker.kill()
-    wait_for(lambda: not pids_of(job), 5, "the end of the process")
+    wait_for(lambda: not pids_of(job), 30, "the end of the process")
     start_worker(TRAIN_IN="process")
     wait_for_end(job)
     assert job.retry and "restarted" in job.reason
-    wait_for(lambda: not list((worker.folder / "tmp").iterdir()), 5, "the clean-up")
+    wait_for(lambda: not list((worker.folder / "tmp").iterdir()), 30, "the clean-up")
 
 
 def test_a_container_of_another_worker_is_left_alone(begin, start_worker, scorer):
