@@ -143,7 +143,8 @@ def check(network: Network, golden: Golden) -> None:
 
 def try_out(path: Path, golden: Path | None = None) -> None:
     """Load `path` in a child process, and check it against `golden`; ValueError if refused."""
-    command = [sys.executable, "-B", __file__, str(path), *([str(golden)] if golden else [])]
+    files = [str(file) for file in (path, golden) if file]
+    command = ["nice", sys.executable, "-B", __file__, *files]  # from its first import on
     # No password of ours is for the child's eyes; each thread takes 40 MB of the limit.
     environment = {"PATH": os.getenv("PATH", os.defpath), "OPENBLAS_NUM_THREADS": "1"}
     try:
@@ -174,7 +175,6 @@ def limit() -> None:
         _, hard = resource.getrlimit(kind)  # somebody may have set it lower already
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
-    os.nice(10)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from math import ceil
 
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from step import TRAIN_MEMORY, TRAIN_OUTPUT_BYTES, TRAIN_TIMEOUT_SECONDS
 
@@ -56,6 +56,8 @@ def remove_volume(api, name: str) -> None:
     for pause in (0.1, 0.2, 0.4, 0):  # what was in use a moment ago may be for another one
         try:
             return api.remove_volume(name, force=True)
+        except NotFound:
+            return None
         except APIError:
             time.sleep(pause)
 
