@@ -16,10 +16,12 @@ whatever made it rise makes it fall. With 300,2000 it changes a second time, and
 """
 
 import faulthandler
+import functools
 import itertools
 import logging
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,6 +180,12 @@ def serve(connection, stream: Iterator, count: int) -> None:
             wait(connection, TURN_SECONDS)
 
 
+def stop_between_batches(connection, number, frame) -> None:
+    """Stop where pika looks for events, not in the middle of a frame; a second signal, at once."""
+    signal.signal(number, signal.default_int_handler)
+    connection.add_callback_threadsafe(functools.partial(signal.raise_signal, number))
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
@@ -187,6 +195,7 @@ def main() -> None:
     parameters.client_properties = {"connection_name": "features"}
     try:
         with pika.BlockingConnection(parameters) as connection:
+            signal.signal(signal.SIGINT, functools.partial(stop_between_batches, connection))
             log.info("started, one row every %g s", FEATURES_DELAY_SECONDS)
             serve(connection, rows(data, target, FEATURES_SEED, changes), FEATURES_COUNT)
     except KeyboardInterrupt:

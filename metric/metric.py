@@ -18,8 +18,10 @@ without a connection. Whatever else fails ends the process, and its supervisor s
 """
 
 import faulthandler
+import functools
 import logging
 import os
+import signal
 import time
 from collections import deque
 from contextlib import closing, suppress
@@ -266,6 +268,12 @@ def connect(name: str):
     return pika.BlockingConnection(parameters)
 
 
+def stop_between_batches(connection, number, frame) -> None:
+    """Stop where pika looks for events, not in the middle of a frame; a second signal, at once."""
+    signal.signal(number, signal.default_int_handler)
+    connection.add_callback_threadsafe(functools.partial(signal.raise_signal, number))
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
@@ -275,6 +283,7 @@ def main() -> None:
         connect("metric, in") as consuming,
         connect("metric, out") as publishing,
     ):
+        signal.signal(signal.SIGINT, functools.partial(stop_between_batches, consuming))
         serve(consuming.channel(), publishing.channel(), store)
     log.info("stopped")
 

@@ -19,6 +19,7 @@ import faulthandler
 import functools
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -190,6 +191,12 @@ def connect(name: str):
     return pika.BlockingConnection(parameters)
 
 
+def stop_between_batches(connection, number, frame) -> None:
+    """Stop where pika looks for events, not in the middle of a frame; a second signal, at once."""
+    signal.signal(number, signal.default_int_handler)
+    connection.add_callback_threadsafe(functools.partial(signal.raise_signal, number))
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
@@ -199,6 +206,7 @@ def main() -> None:
         connect("model, in") as consuming,
         connect("model, out") as publishing,
     ):
+        signal.signal(signal.SIGINT, functools.partial(stop_between_batches, consuming))
         serve(consuming.channel(), publishing.channel(), updates)
     log.info("stopped")
 

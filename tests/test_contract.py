@@ -41,8 +41,8 @@ def test_every_service_declares_a_stream_with_the_same_arguments(stream):
     assert values == [values[0]] * len(values) and values[0]["x-queue-type"] == "stream"
 
 
-def test_the_services_publish_and_keep_alive_in_the_same_way():
-    for name in ("publish", "alive"):
+def test_the_services_publish_keep_alive_and_stop_in_the_same_way():
+    for name in ("publish", "alive", "stop_between_batches"):
         copies = {ast.unparse(function) for file in sources() if (function := found(file, name))}
         assert len(copies) == 1, name
 

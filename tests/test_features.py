@@ -1,11 +1,14 @@
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 
 import msgspec
 import pytest
-from conftest import load, wait_for
+from conftest import ROOT, load, wait_for
 from sklearn.datasets import load_diabetes
 
 features = load("features/features.py")
@@ -94,6 +97,27 @@ def test_a_stop_before_the_last_row_is_no_success_and_the_last_row_is(any_broker
     wait_for(lambda: "sent" in service.said(), 30, "the first row")
     assert service.stop() == 130
     assert run("features", any_broker, FEATURES_COUNT=1).process.wait(60) == 0
+
+
+STOPPED = """
+import os, signal, features
+publish = features.publish
+def stopped(*what):
+    publish(*what)
+    features.publish = publish
+    os.kill(os.getpid(), signal.SIGINT)
+features.publish = stopped
+features.main()
+"""
+
+
+def test_a_stop_in_the_middle_of_a_batch_comes_behind_it(broker):
+    """An interrupt in the middle of pika left half a frame, and the broker an error."""
+    environment = {"AMQP_URL": broker.url, "FEATURES_DELAY_SECONDS": "0"}
+    environment |= {"PYTHONPATH": str(ROOT / "features")}
+    done = subprocess.run([sys.executable, "-c", STOPPED], env=os.environ | environment, timeout=60)
+    assert done.returncode == 130
+    assert len(broker.take("features")) == len(broker.take("y_true")) == features.BATCH_SIZE
 
 
 def test_it_waits_while_nobody_takes_what_it_sends(broker, run):
