@@ -102,7 +102,8 @@ def replay(connection, count: int) -> None:
         if len(tags) == BATCH_SIZE:
             sent += acknowledge(taking, publishing, tags)
     sent += acknowledge(taking, publishing, tags)
-    print(f"sent {sent} again, left {left} of which nobody knows where they came from")
+    unknown = f", left {left} of which nobody knows where they came from" if left else ""
+    print(f"sent {sent} again{unknown}")
 
 
 def acknowledge(taking, publishing, tags: list[int]) -> int:
