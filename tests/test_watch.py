@@ -135,6 +135,17 @@ def test_a_world_that_changes_while_a_job_runs_is_an_alarm_of_its_own():
     assert first.key != second.key and min(map(int, second.rows)) >= 500 + ROWS
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_change_that_passes_while_a_job_runs_costs_that_job_s_version_its_place(seed):
+    stream = Stream()
+    stream.send(errors(43, 500, seed) + errors(120, ROWS + 100, seed))
+    stream.state.alarms[0].job = "j"
+    stream.send(errors(43, 300, seed + 1))  # of the version that knew the old world
+    stream.take_over(1, promised=45.0)
+    stream.send(errors(120, JUDGED, seed), 1)
+    assert stream.state.back.version == 1 and stream.state.back.to == 0
+
+
 def test_a_row_that_comes_twice_counts_once():
     once, twice = Stream(), Stream()
     values = errors(43, 800)
