@@ -49,9 +49,9 @@ class Rows:
         draw = np.random.default_rng(self.seed + 1)  # its own: Keras reads ahead
         while True:
             for rows in self.buffers(draw.permutation(self.training)):
-                draw.shuffle(rows)
+                order = draw.permutation(len(rows))  # shuffling rows in place is ten times slower
                 for first in range(0, len(rows), size):
-                    batch = rows[first : first + size]
+                    batch = rows[order[first : first + size]]
                     yield batch[:, :-1], batch[:, -1:]
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
