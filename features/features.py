@@ -5,9 +5,10 @@
                └──▶ [history]   [{"id": 1765912012.233366, "body": [10 floats], "y_true": 101.0}, …]
 
 Both halves of a row go out under one id and in one transaction, and the whole row to a stream that
-can be replayed. The id counts as sent when the commit has returned, and only then it is logged: a
-row whose commit gave no answer may be with the broker, in part or whole, and nobody may count on
-it. Whatever else fails ends the process, and its supervisor starts it again.
+can be replayed. The id counts as sent when the commit has returned, and only then it is logged,
+unless a stop comes between the two: a row that is not logged may be with the broker, in part or
+whole, and nobody may count on it. Whatever else fails ends the process, and its supervisor starts
+it again.
 
 FEATURES_DRIFT_AFTER=300 changes the world after 300 rows: from then on the target is mirrored, so
 whatever made it rise makes it fall. With 300,2000 it changes a second time, and lies higher.
@@ -181,9 +182,10 @@ def serve(connection, stream: Iterator, count: int) -> None:
 
 
 def stop_between_batches(connection, number, frame) -> None:
-    """Stop where pika looks for events, not in the middle of a frame; a second signal, at once."""
+    """Stop in the next `process_data_events`, not in the middle of a frame; a second one, now."""
     signal.signal(number, signal.default_int_handler)
-    connection.add_callback_threadsafe(functools.partial(signal.raise_signal, number))
+    stop = functools.partial(signal.raise_signal, number)
+    connection.add_callback_threadsafe(stop) if connection.is_open else stop()
 
 
 def main() -> None:

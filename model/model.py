@@ -181,6 +181,7 @@ def serve(consuming, publishing, updates) -> None:
         if batch:
             consuming.basic_ack(batch[-1][0], multiple=True)
             log.info("answered %d, refused %d", len(answers), len(refused))
+        consuming.connection.process_data_events(0)  # while rows wait, a stop and news come here
     raise SystemExit("the broker cancelled our subscription")
 
 
@@ -192,9 +193,10 @@ def connect(name: str):
 
 
 def stop_between_batches(connection, number, frame) -> None:
-    """Stop where pika looks for events, not in the middle of a frame; a second signal, at once."""
+    """Stop in the next `process_data_events`, not in the middle of a frame; a second one, now."""
     signal.signal(number, signal.default_int_handler)
-    connection.add_callback_threadsafe(functools.partial(signal.raise_signal, number))
+    stop = functools.partial(signal.raise_signal, number)
+    connection.add_callback_threadsafe(stop) if connection.is_open else stop()
 
 
 def main() -> None:

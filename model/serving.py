@@ -144,7 +144,7 @@ def check(network: Network, golden: Golden) -> None:
 def try_out(path: Path, golden: Path | None = None) -> None:
     """Load `path` in a child process, and check it against `golden`; ValueError if refused."""
     files = [str(file) for file in (path, golden) if file]
-    command = ["nice", sys.executable, "-B", __file__, *files]  # from its first import on
+    command = ["nice", "-n5", sys.executable, "-B", __file__, *files]  # from its first import on
     # No password of ours is for the child's eyes; each thread takes 40 MB of the limit.
     environment = {"PATH": os.getenv("PATH", os.defpath), "OPENBLAS_NUM_THREADS": "1"}
     try:

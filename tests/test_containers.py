@@ -27,7 +27,7 @@ def system():
         yield system
 
 
-def test_make_up_comes_back_with_the_first_row_and_the_second_time_at_once(system, figure):
+def test_make_up_comes_back_with_the_first_row_and_leaves_alone_what_runs(system, figure):
     begin = time.monotonic()
     said = system.run("make", "up")
     first = time.monotonic() - begin

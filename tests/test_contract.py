@@ -45,6 +45,9 @@ def test_the_services_publish_keep_alive_and_stop_in_the_same_way():
     for name in ("publish", "alive", "stop_between_batches"):
         copies = {ast.unparse(function) for file in sources() if (function := found(file, name))}
         assert len(copies) == 1, name
+    for file in sources():
+        if found(file, "publish"):
+            assert "signal.SIGINT, functools.partial(stop_between_batches" in file.read_text(), file
 
 
 def found(file, name: str):

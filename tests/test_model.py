@@ -79,3 +79,14 @@ def test_a_row_whose_answer_found_no_queue_is_answered_by_the_next_life(any_brok
     assert "no queue 'y_pred'" in service.said()
     run("model", any_broker)
     wait_for(lambda: any_broker.count("y_pred"), 30, "the answer")
+
+
+def test_a_stop_is_heard_while_rows_wait(broker, run):
+    first = run("model", broker)
+    wait_for(first.has_started, 30, "the queues")
+    first.stop()
+    broker.send("features", [body(number, data[0]) for number in range(20_000)])
+    service = run("model", broker)
+    wait_for(lambda: "answered" in service.said(), 30, "the first answers")
+    assert service.stop() == 0
+    assert broker.count("features") > 0

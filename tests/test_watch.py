@@ -141,6 +141,7 @@ def test_a_change_that_passes_while_a_job_runs_costs_that_job_s_version_its_plac
     stream.send(errors(43, 500, seed) + errors(120, ROWS + 100, seed))
     stream.state.alarms[0].job = "j"
     stream.send(errors(43, 300, seed + 1))  # of the version that knew the old world
+    assert [alarm.job for alarm in stream.state.alarms] == ["j"] and "over" not in stream.said()
     stream.take_over(1, promised=45.0)
     stream.send(errors(120, JUDGED, seed), 1)
     assert stream.state.back.version == 1 and stream.state.back.to == 0
