@@ -272,7 +272,10 @@ def stop_between_batches(connection, number, frame) -> None:
     """Stop in the next `process_data_events`, not in the middle of a frame; a second one, now."""
     signal.signal(number, signal.default_int_handler)
     stop = functools.partial(signal.raise_signal, number)
-    connection.add_callback_threadsafe(stop) if connection.is_open else stop()
+    if connection.is_open:
+        connection.add_callback_threadsafe(stop)
+    else:
+        stop()
 
 
 def main() -> None:
