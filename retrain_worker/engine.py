@@ -18,8 +18,9 @@ from tarfile import GNU_FORMAT, TarInfo
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
-from jail import TRAIN_CPUS, create_volumes, discard, jail, program, sleeper
+from jail import TRAIN_CPUS, create_volumes, discard, jail, program, remove_container, sleeper
 from outputs import CHUNK, LOG_BYTES, File, only_file
+from requests import RequestException
 from step import Inputs, State, Step
 from warm import Warm, go, is_warm
 
@@ -143,6 +144,11 @@ class Engine:
         code, memory = state["ExitCode"], state["OOMKilled"]
         return State(state["Running"], code, end - begin, memory, lost)
 
+    def wait(self, step: Step, most: float) -> None:
+        """Return as soon as `step` has ended, or after `most` seconds."""
+        with suppress(NotFound, RequestException):  # too late for `most`; `state` says what else
+            self.client.api.wait(step.name, timeout=most)
+
     def log(self, step: Step) -> bytes:
         try:
             return self.client.api.logs(step.name, tail=LOG_LINES)[-LOG_BYTES:]
@@ -182,10 +188,10 @@ class Engine:
             volumes = [volume["Name"] for volume in api.volumes(filters=label)["Volumes"] or []]
             if not training and not found and not volumes:
                 return
-            # The training first: while it is there, something with a label has to be, too.
-            discard(api, training)
+            for each in training:  # first: while it is there, something with a label has to be
+                remove_container(api, each["Id"])
             if not api.containers(all=True, filters=name):
-                discard(api, found, volumes)
+                discard(api, training + found, volumes)
 
     def close(self) -> None:
         self.warm.remove()

@@ -46,10 +46,14 @@ def discard(api, containers: list[dict], volumes: list[str] = ()) -> None:
     mounts = [mount for found in containers for mount in found["Mounts"]]
     mounted = {mount["Name"] for mount in mounts if mount["Type"] == "volume"}
     for found in containers:
-        with suppress(APIError):
-            api.remove_container(found["Id"], v=True, force=True)
+        remove_container(api, found["Id"])
     for name in mounted.union(volumes):
         remove_volume(api, name)
+
+
+def remove_container(api, id: str) -> None:
+    with suppress(APIError):
+        api.remove_container(id, v=True, force=True)
 
 
 def remove_volume(api, name: str) -> None:

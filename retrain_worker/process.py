@@ -89,6 +89,11 @@ class Process:
         end_group(child.pid)  # what it may have started
         return State(False, code if code >= 0 else BY_SIGNAL - code, seconds)
 
+    def wait(self, step: Step, most: float) -> None:
+        """Return as soon as `step` has ended, or after `most` seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.children[step][0].wait(most)
+
     def log(self, step: Step) -> bytes:
         try:
             with (place_of(step) / "log").open("rb") as file:

@@ -9,7 +9,6 @@ Three functions, the same for every step and for every place that it may run in 
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from outputs import JSON_BYTES, REASON_BYTES, File, last_line, log_text, parse, 
 TRAIN_TIMEOUT_SECONDS = float(os.environ.get("TRAIN_TIMEOUT_SECONDS", "3600"))  # for each step
 TRAIN_MEMORY = os.environ.get("TRAIN_MEMORY", "2g")  # what is in /tmp and /out counts too
 TRAIN_OUTPUT_BYTES = int(os.environ.get("TRAIN_OUTPUT_BYTES", str(256 << 20)))  # in all
-POLL_SECONDS = 1  # between two looks at a step; it begins with a tenth
+TELL_SECONDS = 1  # between two reports of a step that runs
 BY_SIGNAL = 128  # a program that a signal ended has this plus its number as exit code
 
 FULL_DISK = re.compile(r"Errno 2[78]\b|errno = 2[78]\b|No space left on device|File too large")
@@ -64,8 +63,7 @@ def launch(place, step: Step, inputs: Inputs) -> str:
 
 
 def wait(place, step: Step, tell: Callable[[], None]) -> State:
-    """Return how `step` ended. `tell` is called at each look, and may end the wait by raising."""
-    begin = time.monotonic()
+    """Return how `step` ended. `tell` reports how it goes, and may end the wait by raising."""
     while True:
         state = place.state(step)
         tell()
@@ -73,7 +71,7 @@ def wait(place, step: Step, tell: Callable[[], None]) -> State:
             return state
         if state.seconds > TRAIN_TIMEOUT_SECONDS:
             place.kill(step)
-        time.sleep(min(POLL_SECONDS, max(0.1, (time.monotonic() - begin) / 10)))
+        place.wait(step, TELL_SECONDS)
 
 
 def collect(place, step: Step, state: State, kinds: dict[str, type]) -> list:
