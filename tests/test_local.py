@@ -28,11 +28,11 @@ def local(tmp_path_factory):
         | {"MODE": "local", "FEATURES_DELAY_SECONDS": "0.5"}
     )
 
-    def make(target: str) -> str:
+    def make(target: str, **settings: str) -> str:
         done = subprocess.run(
             ["make", target],
             cwd=clone,
-            env=environment,
+            env=environment | settings,
             text=True,
             timeout=900,
             stdin=subprocess.DEVNULL,
@@ -86,9 +86,9 @@ def test_each_process_is_killed_once_and_comes_back_and_no_row_is_lost(local):
     check_nothing_lost(local)
 
 
-def all_programs(local) -> dict[str, int]:
+def all_programs(local, count: int = len(PROGRAMS)) -> dict[str, int]:
     """Wait until all run, and return their processes: without a broker nobody does for long."""
-    wait_for(lambda: len(pids(local)) == len(PROGRAMS), 120, "all programs")
+    wait_for(lambda: len(pids(local)) == count, 120, "all programs")
     return pids(local)
 
 
@@ -133,10 +133,19 @@ def test_dead_letters_are_shown(local):
 
 def test_down_leaves_no_process_and_up_again_goes_on_with_the_same_rows(local):
     before = pids(local)
-    assert "Stopped" in local("down")
+    assert "Stopped the services and the broker;" in local("down")
     alive = [Path(f"/proc/{pid}") for pid in before.values()]
     wait_for(lambda: not any(path.exists() for path in alive), 30, "the kernel to forget them all")
     rows = local.csv.read_bytes()
     local("up")
     assert local.csv.read_bytes().startswith(rows) and len(local.csv.read_bytes()) > len(rows)
     check_nothing_lost(local)
+
+
+def test_a_broker_of_ones_own_is_used_and_left_running(local, broker):
+    local("down")
+    local("up", AMQP_URL=broker.url)
+    assert "broker" not in all_programs(local, len(PROGRAMS) - 1)
+    assert "Stopped the services;" in local("down")
+    with broker.connect() as connection:
+        assert connection.channel().queue_declare("features", passive=True)
