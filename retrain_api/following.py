@@ -61,8 +61,11 @@ class News(msgspec.Struct):
 class Following:
     """One connection of the thread, and what it saw."""
 
-    def __init__(self, connection):
-        self.connection, self.channel, self.asking = connection, connection.channel(), None
+    def __init__(self, connection, asking):
+        """Read on `connection`, ask on `asking`: an answer waits behind all that is delivered, and
+        until then all that is kept in memory."""
+        self.connection, self.channel = connection, connection.channel()
+        self.asking, self.question = asking, None
         self.rows, self.counts = Rows(), None
         self.news, self.heard = deque(maxlen=NEWS), 0
         self.arrived, self.cancelled = deque(), False
@@ -75,13 +78,13 @@ class Following:
 
     def subscribe(self) -> None:
         self.channel.basic_qos(prefetch_count=PREFETCH)  # of each; a stream asks for it
-        begin = {"x-stream-offset": max(0, self.newest - ROWS_BACK)}
-        self.consume("errors", self.take_row, begin)
-        self.consume("drift", self.take_news, {"x-stream-offset": "first"})
         self.channel.exchange_declare("metric_counts", "fanout", durable=True)
         mine = self.channel.queue_declare("", exclusive=True).method.queue
         self.channel.queue_bind(mine, "metric_counts")
         self.consume(mine, self.take_counts)
+        self.consume("drift", self.take_news, {"x-stream-offset": "first"})
+        begin = {"x-stream-offset": max(0, self.newest - ROWS_BACK)}
+        self.consume("errors", self.take_row, begin)  # last: an answer waits behind what it brings
 
     def consume(self, queue: str, take, arguments: dict | None = None) -> None:
         def arrived(channel, method, properties, body):
@@ -149,10 +152,10 @@ class Following:
         return {queue: self.waiting(queue) for queue in WAITING}
 
     def waiting(self, queue: str) -> int | None:
-        if not self.asking or not self.asking.is_open:  # asking for none closes the channel
-            self.asking = self.connection.channel()
+        if not self.question or not self.question.is_open:  # asking for none closes the channel
+            self.question = self.asking.channel()
         try:
-            return self.asking.queue_declare(queue, passive=True).method.message_count
+            return self.question.queue_declare(queue, passive=True).method.message_count
         except pika.exceptions.ChannelClosedByBroker:
             return None
 

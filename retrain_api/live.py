@@ -66,8 +66,11 @@ class Live:
     def run(self) -> None:
         while not self.ended():
             try:
-                with reading("retrain_api, page") as connection:
-                    Following(connection).run(self)
+                with (
+                    reading("retrain_api, page") as connection,
+                    broker.connect("retrain_api, page, queues") as asking,
+                ):
+                    Following(connection, asking).run(self)
             except broker.AWAY as error:
                 log.info("the page cannot follow the broker: %r", error)
                 self.pause("The broker does not answer; trying again.")

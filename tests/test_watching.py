@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 import msgspec
 import pytest
 from api import Api
-from conftest import ROOT, SOAK, lacking, wait_for
+from conftest import ROOT, SOAK, lacking, peak_memory, wait_for
 
 sys.path.insert(0, str(ROOT))
 from retrain_api import create_app, following  # noqa: E402, found by the line above
@@ -232,13 +232,23 @@ def test_rows_that_come_fast_are_followed_without_a_break(api, broker, run):
     assert "cannot follow" not in api.process.said()
 
 
+def test_nonsense_of_many_mb_that_waits_is_not_kept_in_memory(api, broker):
+    with broker.connect() as connection:
+        connection.channel().queue_declare("errors", durable=True, arguments=following.ERRORS)
+    broker.send("errors", [b"x" * 10_000_000] * 40 + errors(0, 1))
+    before = peak_memory(api.pid())
+    with Listener(api, "/live/events") as live:
+        wait_for(lambda: live.last("numbers").get("rows") == 1, 60, "the row behind it")
+    assert peak_memory(api.pid()) < before + 100  # MB
+
+
 @pytest.mark.parametrize("why", ["too far behind", "its stream was deleted"])
 def test_a_connection_ends_for_another_when_it_is(why, broker, monkeypatch):
     monkeypatch.setattr(following.broker, "AMQP_URL", broker.url)
     viewed = Live()
     viewed.viewers = 1  # so that it would go on for ever
-    with following.reading("a test") as connection:
-        reading = following.Following(connection)
+    with following.reading("a test") as connection, broker.connect() as asking:
+        reading = following.Following(connection, asking)
         if why == "too far behind":
             monkeypatch.setattr(following, "BEHIND", -1)
         else:
@@ -251,8 +261,12 @@ def test_a_connection_ends_for_another_when_it_is(why, broker, monkeypatch):
 
 def test_what_went_wrong_is_told_even_if_the_connection_cannot_be_closed(broker, monkeypatch):
     monkeypatch.setattr(following.broker, "AMQP_URL", broker.url)
-    with pytest.raises(ZeroDivisionError), following.reading("a test") as connection:
-        following.Following(connection)
+    with (
+        pytest.raises(ZeroDivisionError),
+        following.reading("a test") as connection,
+        broker.connect() as asking,
+    ):
+        following.Following(connection, asking)
         broker.send("errors", errors(0, 5000))
         connection.process_data_events(2)
         _ = 1 / 0
