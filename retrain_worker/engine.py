@@ -22,7 +22,7 @@ from jail import TRAIN_CPUS, create_volumes, discard, jail, program, remove_cont
 from outputs import CHUNK, LOG_BYTES, File, only_file
 from requests import RequestException
 from step import Inputs, State, Step
-from warm import Warm, go, is_warm
+from warm import ROLE, Warm, go, is_warm
 
 ENGINE_TIMEOUT = 30  # seconds for one answer of the engine
 LABEL = "monitoring."  # job, attempt, worker, role, api
@@ -62,8 +62,8 @@ class Engine:
         self.warm = Warm(self.client, self.labels)
 
     def labels_of(self, step: Step, role: str) -> dict[str, str]:
-        known = {"job": step.job, "attempt": str(step.attempt), "role": role}
-        return self.labels | {LABEL + name: value for name, value in known.items()}
+        known = {f"{LABEL}job": step.job, f"{LABEL}attempt": str(step.attempt), ROLE: role}
+        return self.labels | known
 
     def attempts(self) -> set[tuple[str, int]]:
         """Return (job, attempt) of all that is left here of jobs of our API, whoever ran them."""
