@@ -90,6 +90,7 @@ def sentence(answer: requests.Response) -> str:
 class Api:
     def __init__(self, alive: Callable[[], None]):
         self.alive = alive  # rearms the watchdog while we wait
+        self.claimed: Claim | None = None  # from the answer on, wherever a stop comes
         self.told = 0.0
         self.session = requests.Session()
         self.session.trust_env = False  # the environment's proxy is for the world outside
@@ -135,9 +136,14 @@ class Api:
         return False
 
     def claim(self, job: str) -> Claim | None:
-        """Claim a job; return None if it is not to be had."""
+        """Claim a job; return None if it is not to be had, at least now: it will be sent again."""
         answer = self.once("POST", f"/worker/jobs/{job}/claim", json={"worker": WORKER_NAME})
-        return taken(answer) if answer.status_code not in (404, 409) else None
+        if answer.status_code >= 500:
+            log.info("job %s cannot be claimed now: %s", job, sentence(answer))
+        elif answer.status_code not in (404, 409):
+            self.claimed = taken(answer)
+            return self.claimed
+        return None
 
     def adopt(self, job: str, attempt: int) -> Claim:
         """Return the attempt if it is ours to go on with; raise Over or Elsewhere if not."""
@@ -147,7 +153,8 @@ class Api:
             raise Over(sentence(answer))
         if answer.status_code == 423:
             raise Elsewhere(sentence(answer))
-        return taken(answer)
+        self.claimed = taken(answer)
+        return self.claimed
 
     def progress(self, claim: Claim, news: dict) -> bool:
         """Tell how it goes, which renews the lease; return whether it arrived.

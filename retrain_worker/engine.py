@@ -17,10 +17,10 @@ from datetime import datetime
 from tarfile import GNU_FORMAT, TarInfo
 
 import docker
+import requests
 from docker.errors import APIError, DockerException, NotFound
 from jail import TRAIN_CPUS, create_volumes, discard, jail, program, remove_container, sleeper
 from outputs import CHUNK, LOG_BYTES, File, only_file
-from requests import RequestException
 from step import Inputs, State, Step
 from warm import ROLE, Warm, go, is_warm
 
@@ -145,8 +145,8 @@ class Engine:
         return State(state["Running"], code, end - begin, memory, lost)
 
     def wait(self, step: Step, most: float) -> None:
-        """Return as soon as `step` has ended, or after `most` seconds."""
-        with suppress(NotFound, RequestException):  # too late for `most`; `state` says what else
+        """Return as soon as `step` has ended, or after `most` seconds; ask `state` which."""
+        with suppress(NotFound, requests.ConnectionError, requests.Timeout):
             self.client.api.wait(step.name, timeout=most)
 
     def log(self, step: Step) -> bytes:

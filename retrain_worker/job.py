@@ -9,7 +9,7 @@ worker needs neither disk nor memory for them. A job that cannot be done ends wi
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from outputs import (
     plain,
 )
 from requests import RequestException
-from step import TRAIN_OUTPUT_BYTES, Failed, Inputs, Step, collect, launch, wait
+from step import TRAIN_OUTPUT_BYTES, Failed, Inputs, Step, collect, launch, lost, wait
 
 PROGRAM = ("train.py", "libraries.py", "rows.py", "uploaded.py")
 MODELS = ("model.keras", "model.h5")
@@ -96,8 +96,26 @@ def part(place, step: Step, name: str) -> Part | None:
     """Return a large file that a step left, or None, without reading it."""
     if file := place.read(step, name, TRAIN_OUTPUT_BYTES):
         file.close()
-        return Part(file.size, partial(place.read, step, name, TRAIN_OUTPUT_BYTES))
+        return Part(file.size, partial(reopen, place, step, name))
     return None
+
+
+def reopen(place, step: Step, name: str) -> File:
+    """Open a file that was there. No trouble with it may pass for one of whom it is sent to."""
+    try:
+        file = place.read(step, name, TRAIN_OUTPUT_BYTES)
+    except OSError as error:  # all errors of the engine are such
+        raise lost(step) from error
+    if file is None:
+        raise lost(step)
+    return file._replace(chunks=unless_lost(step, file.chunks))
+
+
+def unless_lost(step: Step, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except OSError as error:
+        raise lost(step) from error
 
 
 def content(of: bytes | object) -> Part:

@@ -159,17 +159,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     alive()
-    claim = place = None
+    api = place = None
     try:
         api = Api(alive)
         place = (Process if TRAIN_IN == "process" else Engine)(WORKER_NAME, api.name)
         log.info("started as %s, jobs run in a %s", WORKER_NAME, TRAIN_IN)
         while True:
-            claim = None
-            claim = next_job(place, api)
-            run(place, api, claim)
+            run(place, api, next_job(place, api))
+            api.claimed = None
     except KeyboardInterrupt:
-        if claim:
+        if place and (claim := api.claimed):
             place.remove(claim.id, claim.attempt)
             api.release(claim)
         if place:

@@ -9,6 +9,7 @@ Three functions, the same for every step and for every place that it may run in 
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -64,25 +65,31 @@ def launch(place, step: Step, inputs: Inputs) -> str:
 
 def wait(place, step: Step, tell: Callable[[], None]) -> State:
     """Return how `step` ended. `tell` reports how it goes, and may end the wait by raising."""
+    state = place.state(step)
+    begin = time.monotonic() - state.seconds  # a clock that stands still while the machine sleeps
     while True:
-        state = place.state(step)
         tell()
         if not state.running:
             return state
         if state.seconds > TRAIN_TIMEOUT_SECONDS:
             place.kill(step)
         place.wait(step, TELL_SECONDS)
+        state = place.state(step)._replace(seconds=time.monotonic() - begin)
 
 
 def collect(place, step: Step, state: State, kinds: dict[str, type]) -> list:
     """Return the JSON files that `step` left, as structs of these kinds."""
     if state.lost:
-        raise Failed(f"The {step.role} was lost: its engine or worker was restarted.", retry=True)
+        raise lost(step)
     if state.code:
         file = place.read(step, "reason.txt", REASON_BYTES) if state.code == 2 else None
         reason = plain(b"".join(file.chunks), 1000) if file else ""
         raise why(step.role, state, log_text(place.log(step)), reason)
     return [parse(kind, name, place.read(step, name, JSON_BYTES)) for name, kind in kinds.items()]
+
+
+def lost(step: Step) -> Failed:
+    return Failed(f"The {step.role} was lost: its engine or worker was restarted.", retry=True)
 
 
 def why(role: str, state: State, log: str, reason: str) -> Failed:

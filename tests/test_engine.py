@@ -11,7 +11,9 @@ from conftest import docker, load, python_image
 load("retrain_worker/retrain_worker.py")
 import engine  # noqa: E402, the worker's own modules, which `load` made known
 import process  # noqa: E402
-from step import Step  # noqa: E402
+import step as steps  # noqa: E402
+from job import part  # noqa: E402
+from step import Failed, State, Step  # noqa: E402
 
 LONG = 60  # seconds; nothing here takes a quarter of that, however slow the machine
 
@@ -77,3 +79,43 @@ def test_without_an_engine_it_is_the_same(tmp_path):
     place.children[step] = subprocess.Popen(command), 0
     assert took(place.wait, step, 0.1) >= 0.1
     assert took(place.wait, step, LONG) < LONG / 4
+
+
+class Slept:
+    """A place on a machine that sleeps for two hours while a step runs, as its wall clock says."""
+
+    seconds = iter([1, 7201, 7202])
+    killed = False
+
+    def state(self, step: Step) -> State:
+        seconds = next(self.seconds)
+        return State(seconds < 7202, seconds=seconds)
+
+    def wait(self, step: Step, most: float) -> None:
+        pass
+
+    def kill(self, step: Step) -> None:
+        self.killed = True
+
+
+def test_the_time_in_which_the_machine_sleeps_does_not_count():
+    place = Slept()
+    state = steps.wait(place, Step("job", 1, "training"), lambda: None)
+    assert not place.killed and 1 <= state.seconds < LONG
+
+
+def test_a_file_that_is_gone_before_it_is_delivered_means_that_the_training_was_lost(tmp_path):
+    place, step = process.Process("hand", api="hand"), Step(f"job-{secrets.token_hex(6)}", 1, "x")
+    out = process.place_of(step) / "out"
+    out.mkdir(parents=True)
+    (out / "model.keras").write_bytes(b"k" * 100_000)
+    try:
+        large = part(place, step, "model.keras")
+        assert sum(len(chunk) for chunk in large.open().chunks) == large.size == 100_000
+        begun = large.open().chunks
+        next(begun)
+        (out / "model.keras").unlink()
+        with pytest.raises(Failed, match="was lost"):
+            large.open()
+    finally:
+        place.remove(step.job, step.attempt)

@@ -1,5 +1,6 @@
 """The worker, with a real broker, real containers and a small API that says what ours says."""
 
+import faulthandler
 import io
 import json
 import os
@@ -9,11 +10,14 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, docker, lacking, load, python_image, wait_for
 from worker_stage import (
+    SECRET,
     OwnEngine,
     labelled,
     left_of,
@@ -24,8 +28,9 @@ from worker_stage import (
     workers,
 )
 
-load("retrain_worker/retrain_worker.py")
-import engine  # noqa: E402, the worker's own module, which `load` made known
+retrain_worker = load("retrain_worker/retrain_worker.py")
+import client  # noqa: E402, the worker's own modules, which `load` made known
+import engine  # noqa: E402
 
 SLOW = "progress(1); good(); time.sleep(3)"
 FOR_EVER = "progress(1); time.sleep(600)"
@@ -318,6 +323,16 @@ def test_the_loser_of_a_race_is_compared_with_the_winner(begin, worker_api, scor
     assert job.report["containers"]["scoring"] not in (first, None)
 
 
+def test_a_training_that_is_lost_while_it_is_scored_is_tried_again(begin, scorer):
+    job, worker = begin("good(b'import time; time.sleep(3)')", {"MODEL_IMAGE": scorer})
+    wait_for(lambda: containers_of(job, "scoring"), 30, "the scoring")
+    holders = docker("ps", "-q", "--filter", f"name={job.id}-[0-9]-training-0-holder").split()
+    docker("rm", "-f", *holders)
+    wait_for_end(job)
+    assert job.retry and job.reason == "The training was lost: its engine or worker was restarted."
+    assert worker.process.poll() is None
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"job", b"7", b'{"id": 7}', b'{"id": "../etc"}', b'{"id": "a/b"}', b"\xff", b"[" * 99999],
@@ -343,6 +358,56 @@ def test_a_job_that_is_unknown_or_done_is_forgotten_and_the_next_one_runs(
     start_worker(TRAIN_IN="process")
     wait_for_end(job)
     assert job.state == "succeeded" and not done.attempt and not broker.count("dead")
+
+
+def test_a_claim_that_fails_for_now_costs_neither_the_worker_nor_the_message(
+    worker_api, broker, start_worker
+):
+    job = worker_api.add("good()")
+    job.state = "no room"
+    worker = start_worker(TRAIN_IN="process")
+    send(broker, job)
+    wait_for(lambda: "cannot be claimed now: the disk" in worker.said(), 30, "the claim")
+    job.state = "queued"
+    send(broker, job)  # as the API does, when the broker has nothing any more
+    wait_for_end(job)
+    assert job.state == "succeeded" and worker.process.poll() is None
+
+
+def test_a_stop_between_the_claim_and_the_job_puts_it_back(worker_api, tmp_path, monkeypatch):
+    job = worker_api.add("good()")
+    (tmp_path / "secret").write_text(SECRET)
+    monkeypatch.setattr(client, "WORKER_SECRET_FILE", tmp_path / "secret")
+    monkeypatch.setattr(client, "API_URL", worker_api.url)
+    monkeypatch.setattr(retrain_worker, "TRAIN_IN", "process")
+    monkeypatch.setattr(retrain_worker, "connect", lambda name: nullcontext(Interrupted(job.id)))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        retrain_worker.main()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert [name for _, name in job.calls] == ["claim", "release"] and job.state == "queued"
+
+
+class Interrupted:
+    """A connection and its channel, with a message on a job; a stop comes before the next one."""
+
+    def __init__(self, id: str):
+        self.body = json.dumps({"id": id}).encode()
+
+    def channel(self):
+        return self
+
+    def consume(self, *arguments, **more):
+        yield SimpleNamespace(delivery_tag=1), None, self.body
+
+    def cancel(self):
+        signal.raise_signal(signal.SIGINT)
+
+    def __getattr__(self, name):
+        return lambda *arguments, **more: None
 
 
 def test_a_worker_waits_for_the_api_before_it_takes_a_message(worker_api, broker, start_worker):

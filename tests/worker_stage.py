@@ -115,7 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # it broke off
+            return None
         if self.server.away:
             return self.answer(503, {"error": "away"})
         if self.path == "/models/current":
@@ -138,6 +141,8 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_GET
 
     def claim(self, job, sent) -> None:
+        if job.state == "no room":
+            return self.answer(507, {"error": "the disk of the service is full"})
         if job.state != "queued":
             return self.answer(409, {"error": f"the job is {job.state}"})
         job.state, job.worker, job.attempt = "running", sent["worker"], job.attempt + 1
@@ -174,8 +179,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def failed(self, job, body) -> None:
         sent = json.loads(body)
-        job.state, job.reason = "failed", sent["reason"]
-        job.retry = sent["retry"]
+        job.reason, job.retry = sent["reason"], sent["retry"]
+        job.state = "failed"  # last: whoever waits for it looks at the others then
         self.answer(200, {})
 
     def release(self, job, body) -> None:
