@@ -11,7 +11,6 @@ says what to send instead. A broker that is away delays jobs and refuses none.
     python -m retrain_api        # from the folder above; serves http://127.0.0.1:8000
 """
 
-import errno
 import hmac
 import logging
 import os
@@ -179,7 +178,7 @@ def outdated(error: Outdated):
 
 
 def perhaps_full(error: Exception):
-    if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) or "full" in str(error):
+    if disk.is_full(error):
         return {"error": "the disk of the service is full; free some and send it again"}, 507
     log.exception("unexpected")
     return http_error(InternalServerError())

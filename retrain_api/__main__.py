@@ -18,7 +18,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
-from retrain_api import API_TOKEN, DATA_DIR, create_app
+from retrain_api import API_TOKEN, DATA_DIR, create_app, disk
 from retrain_api.events import LISTENERS, Streams
 
 API_HOST = os.environ.get("API_HOST", "127.0.0.1")
@@ -101,6 +101,8 @@ def main() -> None:
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # the keeper says what is to be said
     if not (API_TOKEN.isascii() and API_TOKEN.isprintable()):  # "" is both
         raise SystemExit("API_TOKEN: no header can have it; use letters, digits and signs of ASCII")
+    Path(DATA_DIR).mkdir(parents=True, exist_ok=True)
+    disk.wait_for_room(Path(DATA_DIR))
     Server().run()
 
 

@@ -100,11 +100,11 @@ class Attempts:
         """Renew the lease, and keep what is new."""
         with self.database.transaction(write=bool(progress or containers)) as db:
             row = self.running(db, id, attempt)
+            self.lease(id, attempt)  # whether or not there is room for what is new
             for column, new in (("progress", progress), ("containers", containers)):
                 if new:
                     merged = json.dumps(json.loads(row[column] or "{}") | new)
                     db.execute(f"UPDATE jobs SET {column} = ? WHERE id = ?", (merged, id))
-        self.lease(id, attempt)
 
     def fail(self, id: str, attempt: int, reason: str) -> None:
         with self.database.transaction() as db:

@@ -2,10 +2,12 @@
 
 All three are in one file, so that a result, its version and its deployment are one transaction.
 Each transaction has a connection of its own, so threads share nothing, and each commit is synced:
-what the API has answered is true after a power cut, too.
+what the API has answered is true after a power cut, too. One more connection does nothing: while
+it is open, reading takes no new room on the disk, and goes on when that is full.
 """
 
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -50,6 +52,9 @@ class Database:
         with closing(sqlite3.connect(path)) as db:
             self.is_new = not db.execute("PRAGMA user_version").fetchone()[0]
             db.executescript(SCHEMA)
+        idle = sqlite3.connect(path, check_same_thread=False)
+        idle.execute("SELECT current FROM state").fetchall()
+        weakref.finalize(self, idle.close)
 
     def settle(self) -> None:
         """Note that this file has all that is to be in it, so that it is not new any more."""

@@ -4,11 +4,15 @@ What is stored appears under its name in one step, whole, or not at all. Full sa
 room, before there is none: a reserve of KEEP_FREE_BYTES stays for ending what was begun.
 """
 
+import errno
 import hashlib
 import io
+import logging
 import os
 import shutil
+import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +20,9 @@ from typing import BinaryIO
 KEEP_FREE_BYTES = int(os.environ.get("KEEP_FREE_BYTES", str(500 * 10**6)))  # uploads stop there
 CHECK_BYTES = 2**20  # a file that grows looks at the disk this often
 BLOCK = 2**20
+LEAST_BYTES = 2**20  # free, to begin with
+
+log = logging.getLogger("retrain_api")
 
 
 class Full(Exception):
@@ -24,6 +31,21 @@ class Full(Exception):
 
 def free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether a disk, or a quota, had no room; SQLite may call that an I/O error."""
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte; the rest are details
+    number = getattr(error, "errno", None)
+    full = kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return full or number in (errno.ENOSPC, errno.EDQUOT)
+
+
+def wait_for_room(folder: Path) -> None:
+    """Wait until the little that a start takes is free."""
+    while free(folder) < LEAST_BYTES:
+        log.warning("the disk of %s is full: waiting for room", folder)
+        time.sleep(5)
 
 
 def check_room(folder: Path, more: int, reserve: int) -> None:

@@ -73,6 +73,8 @@ class Following:
         self.channel.queue_declare("errors", durable=True, arguments=ERRORS)
         self.channel.queue_declare("drift", durable=True, arguments=DRIFT)
         self.newest, self.length = newest(), self.waiting("errors")
+        if self.newest < 0 and self.length:  # or all of it would count as arriving now
+            raise pika.exceptions.AMQPError("`errors` has rows, and delivers none")
         self.offset, self.end = self.newest, self.newest
         self.subscribe()
 

@@ -3,18 +3,19 @@
 It publishes what is queued, at once. What was published and still waits is published again when
 the broker has nothing for the workers any more: it lost it, or a worker died between taking and
 claiming. One too many does no harm, since only one can claim the job. A broker that is away is
-expected; anything else unexpected ends the process, and its supervisor starts it again.
+expected, and so is a full disk; anything else ends the process, and its supervisor starts it again.
 """
 
 import faulthandler
 import logging
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from retrain_api import broker
+from retrain_api import broker, disk
 from retrain_api.attempts import Attempts
 from retrain_api.store import Store
 from retrain_api.versions import Versions
@@ -24,6 +25,7 @@ ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the containe
 TURN_SECONDS = 1
 AWAY_SECONDS = 2  # pause after the broker was away
 TELL_SECONDS = 20  # a broker that takes no message for longer is away: a queue may have no leader
+FULL_SECONDS = 10  # pause after the disk was full
 AGAIN_SECONDS = 10  # between two looks at whether what was published has got lost
 
 log = logging.getLogger("retrain_api")
@@ -42,13 +44,23 @@ class Keeper(threading.Thread):
     def run(self) -> None:
         try:
             while True:
-                self.turn()
+                try:
+                    self.turn()
+                except (OSError, sqlite3.Error) as error:
+                    self.pause(error)
                 self.wake.wait(TURN_SECONDS)
                 self.wake.clear()
         except BaseException:
             log.exception("unexpected: ending, to be started again")
             logging.shutdown()
             os._exit(1)
+
+    def pause(self, error: Exception) -> None:
+        """Wait for room, if it is that; raise the error if not."""
+        if not disk.is_full(error):
+            raise error
+        log.warning("the disk is full (%s): what is to be noted waits", error)
+        time.sleep(FULL_SECONDS)
 
     def turn(self) -> None:
         faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)

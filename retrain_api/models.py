@@ -49,10 +49,7 @@ def versions():
 
 @models.get("/models")
 def every():
-    reports = [
-        versions().report(version) for version in [0, *(r["version"] for r in versions().all())]
-    ]
-    return {"current": versions().current(), "models": reports}
+    return {"current": versions().current(), "models": versions().reports()}
 
 
 @models.get("/models/current")

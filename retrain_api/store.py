@@ -127,8 +127,11 @@ class Store:
         """Keep the end of a training log; the last one may get lost in a power cut."""
         path = self.folder / id / "log.txt"
         new = path.with_name(f"log.{secrets.token_hex(4)}")
-        new.write_text(text[-LOG_CHARACTERS:], "utf-8", errors="replace")
-        os.replace(new, path)
+        try:
+            new.write_text(text[-LOG_CHARACTERS:], "utf-8", errors="replace")
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
 
     def log(self, id: str) -> str:
         if self.job(id)["purged"]:

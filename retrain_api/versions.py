@@ -11,6 +11,7 @@ removed by the next start, and the job is handed in again.
 import json
 import secrets
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -66,7 +67,7 @@ class Versions:
         query = "SELECT * FROM versions WHERE version = ? AND NOT deleted"
         rows = self.database.rows(query, version)
         if not rows:
-            raise Missing(f"there is no version {version}; GET /models lists them")
+            raise gone(version)
         return rows[0]
 
     def sha256(self, version: int) -> str | None:
@@ -77,7 +78,18 @@ class Versions:
         if version == 0:
             return BUILT_IN
         self.row(version)
-        return json.loads((self.folder / str(version) / "report.json").read_text("utf-8"))
+        try:
+            return json.loads((self.folder / str(version) / "report.json").read_text("utf-8"))
+        except FileNotFoundError:  # it is being deleted
+            raise gone(version) from None
+
+    def reports(self) -> list[dict]:
+        """Return the reports of all versions; one that is deleted meanwhile is left out."""
+        found = [BUILT_IN]
+        for row in self.all():
+            with suppress(Missing):
+                found.append(self.report(row["version"]))
+        return found
 
     def file(self, version: int, name: str) -> Path:
         if version == 0:
@@ -178,6 +190,10 @@ class Versions:
             disk.remove(place)
             raise
         return {"version": version, "deployed": report["deployed"]}
+
+
+def gone(version: int) -> Missing:
+    return Missing(f"there is no version {version}; GET /models lists them")
 
 
 def why_not_served(file: Path, training: dict) -> str | None:

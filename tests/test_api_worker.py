@@ -1,6 +1,7 @@
 """What the retraining API promises to its workers; the tests play the worker."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -141,6 +142,15 @@ def test_a_result_that_comes_twice_is_one_version(api):
     first = api.result(id, 1).json()
     assert api.result(id, 1).json() == first
     assert api.get("/models").json()["models"][-1]["version"] == first["version"]
+
+
+def test_a_version_that_is_deleted_just_now_is_not_listed_and_404(api):
+    first, second = api.version(), api.version()
+    shutil.rmtree(api.data / "versions" / str(first))
+    listed = [report["version"] for report in api.get("/models").json()["models"]]
+    assert second in listed and first not in listed
+    assert api.get(f"/models/{first}").status_code == 404
+    api.call("DELETE", f"/models/{first}")
 
 
 def test_a_result_that_comes_four_times_at_once_is_one_version(api):

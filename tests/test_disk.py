@@ -1,4 +1,4 @@
-"""A disk that fills up under `metric`, and stays full, or is full again and again."""
+"""A disk that fills up under `metric` or the API, and stays full, or is full again and again."""
 
 import random
 import shutil
@@ -7,6 +7,7 @@ import time
 
 import msgspec
 import pytest
+from api import Api
 from conftest import SOAK, rows_of, small_disk_at, wait_for
 
 
@@ -76,3 +77,64 @@ def test_a_full_disk_loses_nothing_and_metric_goes_on_when_there_is_room(
     assert broker.count("dead") == 0
     ends = f"metric ended {len(metric.codes)} times"
     figure(f"disk full {times} in {seconds * SOAK} s: {sent} rows, {ends}")
+
+
+@pytest.fixture
+def small_api(tmp_path, broker):
+    (tmp_path / "small").mkdir()
+    with (
+        small_disk_at(tmp_path / "small", "20m") as folder,
+        Api(folder, broker, KEEP_FREE_BYTES=10**6) as api,
+    ):
+        hog = Hog(folder)
+        try:
+            yield api, hog
+        finally:
+            hog.stop()
+
+
+def fill(api, hog) -> None:
+    hog.full.set()
+    wait_for(lambda: not shutil.disk_usage(api.data).free, 20, "a full disk")
+
+
+def test_on_a_full_disk_the_api_reads_and_says_what_is_wrong_and_goes_on_when_there_is_room(
+    small_api,
+):
+    api, hog = small_api
+    running, queued, process = api.new_job(), api.new_job(), api.pid()
+    api.claim(running)
+    fill(api, hog)
+    end = time.monotonic() + 5  # some turns of the keeper
+    while time.monotonic() < end:
+        assert api.job(queued)["state"] == "queued" and api.get("/models/current").ok
+        answers = [
+            api.claim(queued),
+            api.call("DELETE", f"/jobs/{queued}"),
+            api.upload(),
+            api.progress(running, 1, epoch=1, log="line\n" * 50_000),
+            api.progress(running, 1, log="line\n" * 50_000),
+        ]
+        assert [answer.status_code for answer in answers] == [507] * 5
+        assert all("free some" in answer.json()["error"] for answer in answers)
+    assert api.get("/healthz").status_code == 503
+    hog.full.clear()
+    wait_for(lambda: api.claim(queued).ok, 30, "a claim")
+    assert api.progress(running, 1, epoch=2, log="all").ok and api.pid() == process
+    assert sorted(p.name for p in (api.data / "jobs" / running).iterdir()) == [
+        "hold_out.npy",
+        "log.txt",
+        "train.npy",
+    ]
+
+
+def test_an_api_that_starts_on_a_full_disk_waits_for_room(small_api):
+    api, hog = small_api
+    id = api.new_job()
+    api.process.stop()
+    fill(api, hog)
+    api.process.start()
+    wait_for(lambda: "waiting for room" in api.process.said(), 30, "the API to say so")
+    hog.full.clear()
+    api.wait_until_up()
+    assert api.job(id)["state"] == "queued"

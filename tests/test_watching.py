@@ -259,6 +259,16 @@ def test_a_connection_ends_for_another_when_it_is(why, broker, monkeypatch):
         assert not reader.is_alive()
 
 
+def test_rows_that_do_not_come_are_not_taken_for_an_empty_stream(broker, monkeypatch):
+    with broker.connect() as connection, broker.connect() as asking:
+        connection.channel().queue_declare("errors", durable=True, arguments=following.ERRORS)
+        broker.send("errors", errors(0, 10))
+        wait_for(lambda: broker.count("errors"), 30, "the broker to count them")
+        monkeypatch.setattr(following, "newest", lambda: -1)  # as after seconds without an answer
+        with pytest.raises(following.broker.AWAY, match="delivers none"):
+            following.Following(connection, asking)
+
+
 def test_what_went_wrong_is_told_even_if_the_connection_cannot_be_closed(broker, monkeypatch):
     monkeypatch.setattr(following.broker, "AMQP_URL", broker.url)
     with (
