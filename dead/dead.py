@@ -56,7 +56,7 @@ def before_death(headers: dict) -> dict:
     return {
         name: value
         for name, value in headers.items()
-        if name not in ("reason", "queue") and not name.startswith("x-")
+        if name not in ("reason", "queue") and not str(name).startswith("x-")
     }
 
 
@@ -115,6 +115,20 @@ def acknowledge(taking, publishing, tags: list[int]) -> int:
     count = len(tags)
     tags.clear()
     return count
+
+
+def decode_value(encoded: bytes, offset: int, decode=pika.data.decode_value) -> tuple:
+    """Decode a value of a header as pika does, but a date that Python does not know as None.
+
+    It would end the connection, and the message would come again and again.
+    """
+    try:
+        return decode(encoded, offset)
+    except (ValueError, OverflowError, OSError):
+        return None, offset + 9  # its kind, and 64 bits: often milliseconds, where AMQP has seconds
+
+
+pika.data.decode_value = decode_value
 
 
 def main() -> None:

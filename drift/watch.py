@@ -162,10 +162,12 @@ class Watch:
             return
         log.info("the error has changed; at %s it is %.4g", id, fmean(state.errors[-LOOK_ROWS:]))
         newest, state.errors = state.errors[-LOOK_ROWS:], []
+        rose = self.detector.estimation > before
+        if rose:
+            state.trial = None  # what came before the change is no measure any more
         if state.alarms and not state.alarms[-1].job:
             self.change_again(id, fmean(newest))
-        elif self.detector.estimation > before:
-            state.trial = None  # what came before the change is no measure any more
+        elif rose:
             rise = f"from {before:.4g} to {fmean(newest):.4g} over the last {len(newest)} rows"
             self.alarm(id, f"the error of version {state.version} rose {rise}", usual=before)
 

@@ -261,6 +261,20 @@ def serve(consuming, publishing, store: Store) -> None:
         log.info("%d messages; joined %d, waiting %d, repeated %d, orphans %d", len(batch), *counts)
 
 
+def decode_value(encoded: bytes, offset: int, decode=pika.data.decode_value) -> tuple:
+    """Decode a value of a header as pika does, but a date that Python does not know as None.
+
+    It would end the connection, and the message would come again and again.
+    """
+    try:
+        return decode(encoded, offset)
+    except (ValueError, OverflowError, OSError):
+        return None, offset + 9  # its kind, and 64 bits: often milliseconds, where AMQP has seconds
+
+
+pika.data.decode_value = decode_value
+
+
 def connect(name: str):
     """Return a connection that the RabbitMQ page shows under this name."""
     parameters = pika.URLParameters(AMQP_URL)

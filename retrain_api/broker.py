@@ -34,6 +34,20 @@ PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode
 AWAY = (pika.exceptions.AMQPError, OSError)  # an unknown host is an OSError, a nack an AMQPError
 
 
+def decode_value(encoded: bytes, offset: int, decode=pika.data.decode_value) -> tuple:
+    """Decode a value of a header as pika does, but a date that Python does not know as None.
+
+    It would end the connection, and the message would come again and again.
+    """
+    try:
+        return decode(encoded, offset)
+    except (ValueError, OverflowError, OSError):
+        return None, offset + 9  # its kind, and 64 bits: often milliseconds, where AMQP has seconds
+
+
+pika.data.decode_value = decode_value
+
+
 @contextmanager
 def connect(name: str) -> Iterator:
     """Yield a connection that the RabbitMQ page shows under this name."""

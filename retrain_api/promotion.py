@@ -41,12 +41,13 @@ def why_unfit(scores: dict | None, columns: int, why_no_tflite: str | None) -> s
 def better(mae: dict) -> tuple[bool, str]:
     """Return (is it to be deployed, why) for a version that fits the stream."""
     challenger, champion, mean = mae["challenger"], mae["champion"], mae["mean"]
-    if champion is None or mean is None:
+    if mean is None:
         return False, "kept, not deployed: there was no error to compare it with"
+    serving = "none, as it gives no number for some row" if champion is None else f"{champion:.4g}"
     errors = (
         f"mean absolute error on the hold-out {challenger:.4g}; of the serving model"
-        f" {champion:.4g}; of always predicting the mean {mean:.4g}"
+        f" {serving}; of always predicting the mean {mean:.4g}"
     )
-    if challenger < champion and challenger < mean:
+    if (champion is None or challenger < champion) and challenger < mean:
         return True, f"deployed, as it is better: {errors}"
     return False, f"kept, not deployed, as it is not better: {errors}"

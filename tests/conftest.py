@@ -385,6 +385,25 @@ def any_broker(request):
     broker.delete_queues()
 
 
+class Raw(bytes):
+    """A value of a header as it goes over the wire."""
+
+
+@pytest.fixture
+def odd_headers(monkeypatch) -> dict:
+    """Headers that other clients send, and that pika can neither make nor decode."""
+
+    def encode_value(pieces: list, value, encode=pika.data.encode_value) -> int:
+        if not isinstance(value, Raw):
+            return encode(pieces, value)
+        pieces.append(value)
+        return len(value)
+
+    monkeypatch.setattr(pika.data, "encode_value", encode_value)
+    milliseconds = Raw(b"T" + (1765912012233).to_bytes(8))  # where AMQP has seconds
+    return {"at": milliseconds, b"\xff": 1}
+
+
 @pytest.fixture
 def broker(installed_broker):
     yield installed_broker

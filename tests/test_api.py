@@ -2,17 +2,20 @@
 
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import yaml
 from api import KERAS, NO_BROKER, Api, at_once, csv_text
-from conftest import peak_memory, small_disk_at, wait_for
+from conftest import ROOT, peak_memory, small_disk_at, wait_for
 
 import retrain_api
 from retrain_api import keeper
@@ -148,6 +151,15 @@ def test_health_tells_of_the_broker(api, tmp_path, broker):
     with Api(tmp_path / "other", broker) as well:
         assert well.get("/healthz").json()["ok"] is True
         assert well.get("/healthz").json()["disk_free_bytes"] > 0
+
+
+def test_the_healthcheck_of_the_container_asks_no_proxy(tmp_path, broker):
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    command = compose["services"]["retrain_api"]["healthcheck"]["test"]
+    with Api(tmp_path, broker) as api:
+        program = command[3].replace("http://localhost:8000", api.url)
+        proxy = {"http_proxy": "http://127.0.0.1:1", "no_proxy": "127.0.0.0/8"}
+        subprocess.run([sys.executable, "-c", program], env=os.environ | proxy, check=True)
 
 
 def test_what_cannot_fit_is_refused_before_it_is_sent(tmp_path):

@@ -4,6 +4,7 @@ import ast
 import re
 
 import msgspec
+import pika
 import pytest
 from conftest import ROOT, load
 from sklearn.datasets import load_diabetes
@@ -48,6 +49,29 @@ def test_the_services_publish_keep_alive_and_stop_in_the_same_way():
     for file in sources():
         if found(file, "publish"):
             assert "signal.SIGINT, functools.partial(stop_between_batches" in file.read_text(), file
+
+
+def test_every_service_that_reads_messages_survives_the_same_headers():
+    names = {"model", "metric", "drift", "dead", "retrain_api", "retrain_worker"}
+    files = [file for file in sources() if found(file, "decode_value")]
+    assert {file.parent.name for file in files} == names
+    assert len({ast.unparse(found(file, "decode_value")) for file in files}) == 1
+    for file in files:
+        assert "\npika.data.decode_value = decode_value\n" in file.read_text(), file
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"T" + (1765912012233).to_bytes(8),  # milliseconds, where AMQP has seconds
+        b"T" + bytes([255] * 8),
+    ],
+    ids=["a date in milliseconds", "the last date"],
+)
+def test_a_date_that_python_does_not_know_is_none_and_the_others_are_what_they_are(value):
+    table = b"\x01a" + value + b"\x01bA" + len(value).to_bytes(4) + value + b"\x01ct\x01"
+    headers, end = pika.data.decode_table(len(table).to_bytes(4) + table, 0)
+    assert headers == {"a": None, "b": [None], "c": True} and end == 4 + len(table)
 
 
 def found(file, name: str):

@@ -45,6 +45,14 @@ def test_replaying_sends_each_back_to_where_it_came_from_with_its_headers(any_br
     assert any_broker.count("dead") == 0
 
 
+def test_odd_headers_are_no_hindrance(any_broker, odd_headers):
+    tool(any_broker)
+    any_broker.send("dead", [b"a", b"b"], LETTER | odd_headers)
+    assert "2 dead letters\n" in tool(any_broker)
+    assert "sent 2 again\n" in tool(any_broker, "replay")
+    assert [body for _, body in any_broker.take("y_true")] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("headers", [None, {}, {"queue": "elsewhere"}, {"queue": 7}])
 def test_replaying_leaves_what_came_from_nowhere(any_broker, headers):
     tool(any_broker)

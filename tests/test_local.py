@@ -74,6 +74,10 @@ def test_nothing_of_it_listens_to_the_outside(local):
         assert addresses and set(addresses) <= {"127.0.0.1", "[::ffff:127.0.0.1]"}
 
 
+def test_nobody_else_may_read_what_was_uploaded_or_the_workers_secret(local):
+    assert (local.clone / ".run/retrain").stat().st_mode & 0o777 == 0o700
+
+
 def test_each_process_is_killed_once_and_comes_back_and_no_row_is_lost(local):
     time.sleep(10)  # a broker that is killed sooner may lose the leader of a new queue
     for program in PROGRAMS:

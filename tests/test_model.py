@@ -1,3 +1,5 @@
+import tracemalloc
+
 import msgspec
 import numpy as np
 import pytest
@@ -58,6 +60,24 @@ def test_an_answer_carries_the_version_that_gave_it(any_broker, run):
     assert headers["model_version"] == 0
     assert msgspec.json.decode(answer)["body"] == pytest.approx(linear.predict(data[:1])[0])
     assert service.stop() == 0
+
+
+def test_odd_headers_are_no_hindrance(any_broker, run, odd_headers):
+    service = run("model", any_broker)
+    wait_for(lambda: "started" in service.said(), 30, "the model")
+    any_broker.send("features", [body(1, data[0])], odd_headers)
+    any_broker.send("features", [body(2, data[0])])
+    wait_for(lambda: any_broker.count("y_pred") == 2, 30, "both answers")
+
+
+def test_a_row_of_any_length_is_refused_in_little_memory():
+    large = b'{"id": 1, "body": [' + b"0," * 5_000_000 + b"0]}"
+    tracemalloc.start()
+    try:
+        [(_, reason)] = model.answer(linear, [large])[1]
+        assert "at most" in reason and tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_it_ends_with_an_error_when_its_subscription_is_cancelled(any_broker, run):

@@ -209,6 +209,18 @@ def test_a_version_with_hardly_a_predecessor_is_compared_with_what_there_is(befo
     assert bool(stream.state.back) == (verdict is None)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_while_rows_are_collected_is_no_measure_of_the_version_on_trial(seed):
+    stream = Stream()
+    stream.send(errors(43, 600, seed))
+    stream.send(errors(100, 60, seed))
+    assert stream.said() == ["drift"]
+    stream.take_over(1)
+    stream.send(errors(60, 60, seed), version=1)
+    stream.send(errors(240, 200, seed), version=1)
+    assert stream.state.back is None and "back" not in stream.said()
+
+
 def test_what_was_gone_back_to_is_not_on_trial_and_goes_on_where_it_was():
     stream = Stream()
     stream.send(errors(43, 500))
