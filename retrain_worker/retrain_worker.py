@@ -18,7 +18,8 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -136,11 +137,17 @@ def decode_value(encoded: bytes, offset: int, decode=pika.data.decode_value) -> 
 pika.data.decode_value = decode_value
 
 
-def connect(name: str):
-    """Return a connection that the RabbitMQ page shows under this name."""
+@contextmanager
+def connect(name: str) -> Iterator:
+    """Yield a connection that the RabbitMQ page shows under this name.
+
+    A stop may come in the middle of pika, where a goodbye fails, or hangs: then we end without.
+    """
     parameters = pika.URLParameters(AMQP_URL)
     parameters.client_properties = {"connection_name": name}
-    return pika.BlockingConnection(parameters)
+    connection = pika.BlockingConnection(parameters)
+    yield connection
+    connection.close()
 
 
 def idle(place, api: Api) -> Claim | None:

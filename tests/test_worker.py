@@ -381,14 +381,28 @@ def test_a_stop_between_the_claim_and_the_job_puts_it_back(worker_api, tmp_path,
     monkeypatch.setattr(client, "API_URL", worker_api.url)
     monkeypatch.setattr(retrain_worker, "TRAIN_IN", "process")
     monkeypatch.setattr(retrain_worker, "connect", lambda name: nullcontext(Interrupted(job.id)))
+    api = client.Api(retrain_worker.alive)
+    monkeypatch.setattr(retrain_worker, "Api", lambda alive: api)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         retrain_worker.main()
     finally:
         faulthandler.cancel_dump_traceback_later()
+        api.session.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert [name for _, name in job.calls] == ["claim", "release"] and job.state == "queued"
+
+
+def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):
+    monkeypatch.setattr(retrain_worker, "AMQP_URL", broker.url)
+    goodbyes = []
+    with pytest.raises(KeyboardInterrupt), retrain_worker.connect("a test") as connection:
+        monkeypatch.setattr(connection, "close", lambda: goodbyes.append("stopped"))
+        raise KeyboardInterrupt
+    monkeypatch.undo()
+    connection.close()
+    assert not goodbyes
 
 
 class Interrupted:
