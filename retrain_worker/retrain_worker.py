@@ -40,6 +40,7 @@ TRAIN_IN = os.environ.get("TRAIN_IN", "container")  # or process
 WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may take this long
 ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the container's healthcheck
 TURN_SECONDS = 5  # the longest wait in a turn
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
 
 QUEUE = {  # the arguments with which every service declares a shared queue
     "x-queue-type": "quorum",
@@ -168,16 +169,22 @@ def next_job(place, api: Api) -> Claim:
 
 
 def stop(number, frame) -> None:
-    """Turn the first signal into KeyboardInterrupt, and leave the clean-up after it alone."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    """Raise KeyboardInterrupt, and again each second: where Python cleans up, it gets lost."""
+    signal.alarm(1)
     raise KeyboardInterrupt
+
+
+def leave_alone() -> None:
+    """Let no further signal disturb the clean-up."""
+    signal.alarm(0)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("pika").setLevel(logging.WARNING)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, stop)
     alive()
     api = place = None
@@ -189,6 +196,7 @@ def main() -> None:
             run(place, api, next_job(place, api))
             api.claimed = None
     except KeyboardInterrupt:
+        leave_alone()
         if place and (claim := api.claimed):
             place.remove(claim.id, claim.attempt)
             api.release(claim)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -383,7 +384,7 @@ def test_a_stop_between_the_claim_and_the_job_puts_it_back(worker_api, tmp_path,
     monkeypatch.setattr(retrain_worker, "connect", lambda name: nullcontext(Interrupted(job.id)))
     api = client.Api(retrain_worker.alive)
     monkeypatch.setattr(retrain_worker, "Api", lambda alive: api)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in retrain_worker.STOPS}
     try:
         retrain_worker.main()
     finally:
@@ -403,6 +404,25 @@ def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):
     monkeypatch.undo()
     connection.close()
     assert not goodbyes
+
+
+def test_a_stop_that_got_lost_is_heard_a_second_later(monkeypatch):
+    class Cleaned:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)  # what is raised here goes nowhere
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    handlers = {number: signal.getsignal(number) for number in retrain_worker.STOPS}
+    try:
+        for number in retrain_worker.STOPS:
+            signal.signal(number, retrain_worker.stop)
+        with pytest.raises(KeyboardInterrupt):
+            Cleaned()
+            time.sleep(20)
+        retrain_worker.leave_alone()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 class Interrupted:
