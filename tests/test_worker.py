@@ -375,7 +375,19 @@ def test_a_claim_that_fails_for_now_costs_neither_the_worker_nor_the_message(
     assert job.state == "succeeded" and worker.process.poll() is None
 
 
-def test_a_stop_between_the_claim_and_the_job_puts_it_back(worker_api, tmp_path, monkeypatch):
+@pytest.fixture
+def own_signals():
+    """Give back what happens at a signal, after the worker's own code ran in this process."""
+    handlers = {number: signal.getsignal(number) for number in retrain_worker.STOPS}
+    yield
+    signal.alarm(0)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_stop_between_the_claim_and_the_job_puts_it_back(
+    worker_api, tmp_path, monkeypatch, own_signals
+):
     job = worker_api.add("good()")
     (tmp_path / "secret").write_text(SECRET)
     monkeypatch.setattr(client, "WORKER_SECRET_FILE", tmp_path / "secret")
@@ -384,14 +396,11 @@ def test_a_stop_between_the_claim_and_the_job_puts_it_back(worker_api, tmp_path,
     monkeypatch.setattr(retrain_worker, "connect", lambda name: nullcontext(Interrupted(job.id)))
     api = client.Api(retrain_worker.alive)
     monkeypatch.setattr(retrain_worker, "Api", lambda alive: api)
-    handlers = {number: signal.getsignal(number) for number in retrain_worker.STOPS}
     try:
         retrain_worker.main()
     finally:
         faulthandler.cancel_dump_traceback_later()
         api.session.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     assert [name for _, name in job.calls] == ["claim", "release"] and job.state == "queued"
 
 
@@ -406,23 +415,18 @@ def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):
     assert not goodbyes
 
 
-def test_a_stop_that_got_lost_is_heard_a_second_later(monkeypatch):
+def test_a_stop_that_got_lost_is_heard_a_second_later(monkeypatch, own_signals):
     class Cleaned:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)  # what is raised here goes nowhere
 
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    handlers = {number: signal.getsignal(number) for number in retrain_worker.STOPS}
-    try:
-        for number in retrain_worker.STOPS:
-            signal.signal(number, retrain_worker.stop)
-        with pytest.raises(KeyboardInterrupt):
-            Cleaned()
-            time.sleep(20)
-        retrain_worker.leave_alone()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    for number in retrain_worker.STOPS:
+        signal.signal(number, retrain_worker.stop)
+    with pytest.raises(KeyboardInterrupt):
+        Cleaned()
+        time.sleep(20)
+    retrain_worker.leave_alone()
 
 
 class Interrupted:
