@@ -90,7 +90,6 @@ def end_at_once(server, worker) -> None:
 
 def own(folder: Path):
     """Return a lock that lasts as long as this process."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
