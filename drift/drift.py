@@ -20,6 +20,7 @@ import faulthandler
 import io
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,7 @@ FIRST_LOOK = timedelta(hours=1)  # how far back the first life of all begins
 SLACK = timedelta(minutes=10)  # by which a row may be on `history` before it is on `errors`
 REPLAY_SECONDS = 20
 NEW_STREAM_SECONDS = 10  # without the row that was seen last: is it a new stream?
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
 
 ERRORS = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
 HISTORY = {"x-queue-type": "stream", "x-max-age": "7D", "x-max-length-bytes": 2_000_000_000}
@@ -275,16 +277,27 @@ def connect(name: str) -> Iterator:
     """Yield a connection that the RabbitMQ page shows under this name.
 
     It is closed below pika's own way, which rejects what is still coming: streams do not know that.
+    A stop may come in the middle of pika, where a goodbye fails, or hangs: then we end without.
     """
     parameters = pika.URLParameters(AMQP_URL)
     parameters.client_properties = {"connection_name": name}
     connection = pika.BlockingConnection(parameters)
-    try:
-        yield connection
-    finally:
-        if connection.is_open:
-            connection._impl.close(200, "done")
-            connection._flush_output(connection._closed_result.is_ready)
+    yield connection
+    connection._impl.close(200, "done")
+    connection._flush_output(connection._closed_result.is_ready)
+
+
+def stop(number, frame) -> None:
+    """Raise KeyboardInterrupt, and again each second: where Python cleans up, it gets lost."""
+    signal.alarm(1)
+    raise KeyboardInterrupt
+
+
+def leave_alone() -> None:
+    """Let no further signal disturb the clean-up."""
+    signal.alarm(0)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:
@@ -293,8 +306,13 @@ def main() -> None:
     if not 0 < DRIFT_MIN_ROWS <= DRIFT_MAX_ROWS:
         raise SystemExit("DRIFT_MIN_ROWS is to be at least 1, and at most DRIFT_MAX_ROWS.")
     LOGS_DIR.mkdir(parents=True, exist_ok=True)
-    with suppress(KeyboardInterrupt), connect("drift") as connection:
-        serve(connection, Watch(load(LOGS_DIR / "drift.json")))
+    for number in STOPS:
+        signal.signal(number, stop)
+    try:
+        with connect("drift") as connection:
+            serve(connection, Watch(load(LOGS_DIR / "drift.json")))
+    except KeyboardInterrupt:
+        leave_alone()
     log.info("stopped")
 
 

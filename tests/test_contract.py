@@ -43,7 +43,7 @@ def test_every_service_declares_a_stream_with_the_same_arguments(stream):
 
 
 def test_the_services_publish_keep_alive_and_stop_in_the_same_way():
-    for name in ("publish", "alive", "stop_between_batches"):
+    for name in ("publish", "alive", "stop_between_batches", "stop", "leave_alone"):
         copies = {ast.unparse(function) for file in sources() if (function := found(file, name))}
         assert len(copies) == 1, name
     for file in sources():

@@ -6,6 +6,7 @@ import json
 import random
 import time
 
+import pytest
 from conftest import load, wait_for
 
 drift = load("drift/drift.py")
@@ -112,3 +113,11 @@ def test_a_stream_that_only_keeps_quiet_is_not_taken_for_a_new_one(broker, logs,
         assert drift.newest() is None and not drift.is_new_stream(state)  # nobody knows yet
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):
+    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
+    with pytest.raises(KeyboardInterrupt), drift.connect("a test") as connection:
+        raise KeyboardInterrupt
+    assert connection.is_open
+    connection.close()

@@ -406,13 +406,10 @@ def test_a_stop_between_the_claim_and_the_job_puts_it_back(
 
 def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):
     monkeypatch.setattr(retrain_worker, "AMQP_URL", broker.url)
-    goodbyes = []
     with pytest.raises(KeyboardInterrupt), retrain_worker.connect("a test") as connection:
-        monkeypatch.setattr(connection, "close", lambda: goodbyes.append("stopped"))
         raise KeyboardInterrupt
-    monkeypatch.undo()
+    assert connection.is_open
     connection.close()
-    assert not goodbyes
 
 
 def test_a_stop_that_got_lost_is_heard_a_second_later(monkeypatch, own_signals):
