@@ -10,6 +10,7 @@ import pytest
 from conftest import load, wait_for
 
 drift = load("drift/drift.py")
+streams = drift.batches.__globals__  # of its module, which load() does not return
 API = "http://127.0.0.1:9"  # nobody is there
 NONSENSE = [b"", b"\xff", b"{}", b"[" * 5000, b'{"id": [], "absolute_error": 1}', b'{"id": 1e999}']
 
@@ -86,8 +87,8 @@ def test_rows_that_were_sent_before_the_alarm_s_are_not_learned(broker, logs, mo
     rows = [{"id": number, "body": [0.5] * 10, "y_true": 1.0} for number in range(300)]
     parts = [rows[begin : begin + 7] for begin in range(0, 300, 7)]
     broker.send("history", [json.dumps(part).encode() for part in parts])
-    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
-    alarm = drift.Alarm("key", time.time(), 100, [str(n) for n in range(50, 250)], since="100")
+    monkeypatch.setitem(streams, "AMQP_URL", broker.url)
+    alarm = streams["Alarm"]("key", time.time(), 100, [str(n) for n in range(50, 250)], since="100")
     try:
         assert [row.id for row in drift.replay(alarm)] == list(range(101, 250))
         alarm.since = "9999"  # not there any more: all that is there was sent after it
@@ -100,8 +101,8 @@ def test_a_stream_that_only_keeps_quiet_is_not_taken_for_a_new_one(broker, logs,
     with broker.connect() as connection:
         drift.declare(connection.channel())
     broker.send("errors", errors(40, 300))
-    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
-    monkeypatch.setattr(drift, "WATCHDOG_SECONDS", 600)
+    monkeypatch.setitem(streams, "AMQP_URL", broker.url)
+    monkeypatch.setitem(streams, "WATCHDOG_SECONDS", 600)
     state = drift.State(offset=300, errors=[1.0])
     try:
         assert drift.newest() == 299 and not drift.is_new_stream(state)
@@ -116,7 +117,7 @@ def test_a_stream_that_only_keeps_quiet_is_not_taken_for_a_new_one(broker, logs,
 
 
 def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):
-    monkeypatch.setattr(drift, "AMQP_URL", broker.url)
+    monkeypatch.setitem(streams, "AMQP_URL", broker.url)
     with pytest.raises(KeyboardInterrupt), drift.connect("a test") as connection:
         raise KeyboardInterrupt
     assert connection.is_open

@@ -10,6 +10,7 @@ from conftest import load
 drift = load("drift/drift.py")
 watching = drift.Watch.__init__.__globals__  # of its module, which load() does not return
 heal = drift.Healer.__init__.__globals__
+Event, Labelled = watching["Event"], heal["Labelled"]
 ROWS, JUDGED = watching["DRIFT_MIN_ROWS"], watching["DRIFT_JUDGE_ROWS"]
 
 
@@ -262,7 +263,7 @@ def test_a_state_that_cannot_be_read_is_begun_anew(left, tmp_path):
 
 
 def test_an_event_is_recorded_once(tmp_path):
-    event = drift.Event("2026-11-25T12:00:00+00:00", "drift", 1.5, 0, None, 'a "sentence", it is')
+    event = Event("2026-11-25T12:00:00+00:00", "drift", 1.5, 0, None, 'a "sentence", it is')
     for _ in range(2):
         drift.record(event, tmp_path / "log.csv")
     header, line = (tmp_path / "log.csv").read_text().splitlines()
@@ -271,7 +272,7 @@ def test_an_event_is_recorded_once(tmp_path):
 
 
 def test_an_event_is_recorded_beside_bytes_that_are_no_text(tmp_path):
-    file, event = tmp_path / "log.csv", drift.Event("now", "drift", 1, 0, None, "é")
+    file, event = tmp_path / "log.csv", Event("now", "drift", 1, 0, None, "é")
     file.write_bytes(b"at,event\n\xff\n")
     drift.record(event, file)
     assert file.read_bytes() == b"at,event\n\xff\nnow,drift,1,0,,\xc3\xa9\n"
@@ -323,7 +324,7 @@ def alarmed(**job) -> tuple:
     """Return a stream with an alarm whose job has ended so, and its healer."""
     stream = Stream()
     stream.send(errors(43, 500) + errors(120, ROWS + 100))
-    rows = [drift.Labelled(number, [0.5] * 10, 1.0) for number in range(ROWS)]
+    rows = [Labelled(number, [0.5] * 10, 1.0) for number in range(ROWS)]
     healer = drift.Healer(stream.watch, lambda alarm: rows)
     healer.api = Answers(**job)
     healer.turn()
@@ -419,17 +420,18 @@ def test_a_clock_that_was_set_back_does_not_prolong_the_pause():
 
 
 def test_a_bad_row_on_history_costs_itself_only():
+    read = load("drift/streams.py").read
     good = [{"id": n, "body": [0.5] * 10, "y_true": 1.0} for n in range(3)]
     bad = [good[0] | {"y_true": 1e39}, good[0] | {"body": [None]}, 7, {}]
     for one in bad:
         body = msgspec.json.encode([good[0], one, *good[1:]])
-        assert [row.id for row in drift.read(body)] == [0, 1, 2]
+        assert [row.id for row in read(body)] == [0, 1, 2]
     for body in (b"", b"\xff", b"{}", b"[" * 5000):
-        assert drift.read(body) == []
+        assert read(body) == []
 
 
 def test_rows_become_a_csv_whose_last_column_is_the_target():
-    rows = [drift.Labelled("another", [1.0], 7.0)]
-    rows += [drift.Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
+    rows = [Labelled("another", [1.0], 7.0)]
+    rows += [Labelled(n, [float(n), 0.5], 7.0) for n in range(2)]
     csv = heal["as_csv"](heal["usable"](rows)).decode().splitlines()
     assert csv == ["x1,x2,y_true", "0.0,0.5,7.0", "1.0,0.5,7.0"] and heal["usable"]([]) == []
