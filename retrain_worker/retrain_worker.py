@@ -197,13 +197,14 @@ def main() -> None:
             api.claimed = None
     except KeyboardInterrupt:
         leave_alone()
-        if place and (claim := api.claimed):
-            place.remove(claim.id, claim.attempt)
-            api.release(claim)
-        if place:
-            place.close()
     except RequestException as error:
         raise SystemExit(f"no answer, from the engine or the API: {error}") from None
+    # Only now: with the interrupt go the streams that it broke off, which hold the engine up.
+    if place and (claim := api.claimed):
+        place.remove(claim.id, claim.attempt)
+        api.release(claim)
+    if place:
+        place.close()
     log.info("stopped")
 
 

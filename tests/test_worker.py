@@ -282,7 +282,7 @@ def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, 
 
 
 def test_a_container_of_another_worker_is_left_alone(begin, start_worker, scorer):
-    job, first = begin(SLOW, {"MODEL_IMAGE": scorer})
+    job, first = begin(SLOW.replace("3", "8"), {"MODEL_IMAGE": scorer})
     before = left_of(job)
     second = start_worker(MODEL_IMAGE=scorer, WORKER_NAME="two")
     wait_for(second.has_started, 30, "the second worker")
@@ -402,6 +402,19 @@ def test_a_stop_between_the_claim_and_the_job_puts_it_back(
         faulthandler.cancel_dump_traceback_later()
         api.session.close()
     assert [name for _, name in job.calls] == ["claim", "release"] and job.state == "queued"
+
+
+def test_a_stop_while_a_large_model_is_delivered_puts_the_job_back(worker_api, begin, place):
+    worker_api.reads.clear()
+    large = "good()\n(OUT / 'model.keras').write_bytes(bytes(40 << 20))"
+    job, worker = begin(large, place)
+    try:
+        assert worker_api.delivered_to.wait(60)
+        time.sleep(0.5)  # all that sockets hold is on its way
+        assert worker.stop() == 0
+    finally:
+        worker_api.reads.set()
+    assert job.state == "queued" and not left_of(job)
 
 
 def test_after_a_stop_no_goodbye_is_said_that_might_hang(broker, monkeypatch):

@@ -80,6 +80,8 @@ class WorkerApi(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.jobs, self.version, self.champion, self.away = {}, 0, b"", False
+        self.delivered_to, self.reads = threading.Event(), threading.Event()
+        self.reads.set()  # what is delivered
         self.serve = threading.Thread(target=self.serve_forever, args=(0.05,))
         self.serve.start()
 
@@ -115,6 +117,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
+        if self.path.endswith("/result"):
+            self.server.delivered_to.set()
+            self.server.reads.wait()
         length = int(self.headers.get("Content-Length", 0))
         body = self.rfile.read(length)
         if len(body) < length:  # it broke off
