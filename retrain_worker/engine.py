@@ -181,7 +181,7 @@ class Engine:
         api = self.client.api
         label = {"label": [f"{LABEL}job={job}", f"{LABEL}attempt={attempt}"]}
         name = {"name": f"^/monitoring-{job}-{attempt}-training-0$"}  # has no label if it was warm
-        for pause in (0, 0, 0.1, 0.2, 0.4, 0.8):
+        for pause in (0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2):
             time.sleep(pause)  # for one that is being removed already
             training = api.containers(all=True, filters=name)
             found = api.containers(all=True, filters=label)

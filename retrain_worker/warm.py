@@ -27,7 +27,7 @@ HEARS = b"waiting for a job"  # its first line
 HEARS_AFTER = 10  # seconds, at most
 OLD_SECONDS = 3600  # whatever it was made for is over
 AGAIN_SECONDS = 60  # after one that did not wait, or ended, before a job came
-STOPS = signal.SIGINT, signal.SIGTERM
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
 GO = signal.Signals.SIGUSR1.name
 
 log = logging.getLogger("retrain_worker")
@@ -46,11 +46,11 @@ class Warm:
 
     def start(self, cpus: float) -> None:
         """Let one wait."""
-        self.remove()
         self.not_before = time.monotonic() + AGAIN_SECONDS
         # An engine whose client is interrupted goes on, and nobody would find what it makes.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
+            self.remove()
             self.create(PREFIX + secrets.token_hex(6), cpus)
         except APIError as error:  # a job will say what is wrong
             log.info("the next job starts cold: %s", error)
