@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 
 import pika
 
@@ -60,19 +61,29 @@ def before_death(headers: dict) -> dict:
     }
 
 
-def letters(channel, count: int) -> Iterator[tuple]:
-    """Yield (delivery tag, headers, body) of at most `count` messages; they stay unacknowledged."""
-    for _ in range(count):
+def letters(channel) -> Iterator[tuple]:
+    """Yield (how many there are from it on, delivery tag, headers, body) of what is there now.
+
+    They stay unacknowledged, and what dies meanwhile is not among them. A queue that is declared
+    would tell their number, too, but 0 when it is busy for 250 ms.
+    """
+    left = sys.maxsize
+    while left:
         method, properties, body = channel.basic_get("dead")
         if method is None:
             return
-        yield method.delivery_tag, properties.headers or {}, body
+        left = min(left, method.message_count + 1)
+        yield left, method.delivery_tag, properties.headers or {}, body
+        left -= 1
 
 
-def show(connection, count: int) -> None:
+def show(connection) -> None:
     """Print what lies in `dead`; when the connection closes, it lies there again."""
+    found = letters(connection.channel())
+    first = next(found, None)
+    count = first[0] if first else 0
     print(f"{count} dead letter{'' if count == 1 else 's'}")
-    for _, headers, body in letters(connection.channel(), min(count, SHOW_AT_MOST)):
+    for _, _, headers, body in islice(chain([first], found), min(count, SHOW_AT_MOST)):
         text = body[:BODY_WIDTH].decode(errors="backslashreplace")
         more = f" … {len(body)} bytes in all" if len(body) > BODY_WIDTH else ""
         print(f"\n  from    {origin(headers) or 'unknown'}\n  reason  {reason(headers)}")
@@ -85,12 +96,12 @@ def returned(channel, method, properties, body) -> None:
     raise SystemExit(f"the broker has no queue {method.routing_key!r} any more")
 
 
-def replay(connection, count: int) -> None:
+def replay(connection) -> None:
     taking, publishing = connection.channel(), connection.channel()
     publishing.add_on_return_callback(returned)
     publishing.tx_select()
     sent, left, tags = 0, 0, []
-    for tag, headers, body in letters(taking, count):
+    for _, tag, headers, body in letters(taking):
         if origin(headers) not in ORIGINS:
             left += 1
             continue
@@ -143,8 +154,8 @@ def main() -> None:
         channel = connection.channel()
         for queue in ORIGINS:
             channel.queue_declare(queue, durable=True, arguments=QUEUE)
-        dead = channel.queue_declare("dead", durable=True, arguments=DEAD)
-        command(connection, dead.method.message_count)
+        channel.queue_declare("dead", durable=True, arguments=DEAD)
+        command(connection)
 
 
 if __name__ == "__main__":

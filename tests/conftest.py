@@ -3,6 +3,7 @@
 import csv
 import functools
 import importlib.util
+import itertools
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pika
@@ -25,6 +26,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 IN_CI = os.environ.get("CI") == "true"
+# Below those that the system gives to whoever asks for any; each process of the tests has its own.
+FIRST_PORT = 20_000 + 1500 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = itertools.cycle(range(FIRST_PORT, FIRST_PORT + 1500))
 SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: tests go on for longer
 RABBITMQ4_IMAGE = os.environ.get("RABBITMQ4_IMAGE", "monitoring-standin/rabbitmq:4")
 
@@ -94,11 +98,11 @@ def copy_project(folder: Path) -> None:
 def wait_for(true, seconds: float, what: str):
     """Return what `true()` returns as soon as that is something; fail after `seconds`."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if result := true():
-            return result
+    while not (result := true()):
+        if time.monotonic() > end:
+            pytest.fail(f"waited {seconds} s in vain for {what}")
         time.sleep(0.05)
-    pytest.fail(f"waited {seconds} s in vain for {what}")
+    return result
 
 
 def memory(pid: int, kind: str) -> float:
@@ -164,8 +168,10 @@ def small_disk_at(folder: Path, size: str):
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """Return a port that nobody has, nor is given by the system or to a test in another process."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port := next(PORTS))):
+            return port
 
 
 class Broker:
@@ -200,12 +206,13 @@ class Broker:
 
     def count(self, queue: str) -> int:
         """Return how many messages wait in `queue`; 0 if there is no such queue."""
-        try:
-            with self.connect() as connection:
+        with suppress(pika.exceptions.ChannelClosedByBroker), self.connect() as connection:
+            for _ in range(3):  # one that is busy for 250 ms says 0, too
                 declared = connection.channel().queue_declare(queue, passive=True)
-                return declared.method.message_count
-        except pika.exceptions.ChannelClosedByBroker:
-            return 0
+                if count := declared.method.message_count:
+                    return count
+                connection.sleep(0.3)
+        return 0
 
     def send(self, queue: str, bodies, headers: dict | None = None) -> None:
         properties = pika.BasicProperties(headers=headers, delivery_mode=2)
@@ -286,10 +293,14 @@ class InstalledBroker(Broker):
         for name, value in milliseconds.items():
             now = f"{{ok, V}} = application:get_env(rabbit, {name}), "
             code = f"{now} application:set_env(rabbit, {name}, {value}), V."
-            command = [ROOT / "scripts/broker", "ctl", self.folder, "eval", code]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-            before[name] = int(done.stdout)
+            before[name] = int(self.evaluate(code))
         return before
+
+    def evaluate(self, code: str) -> str:
+        """Return what this Erlang is, inside the broker."""
+        command = [ROOT / "scripts/broker", "ctl", self.folder, "eval", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
 
     def restart(self, kill: bool) -> None:
         self.end(signal.SIGKILL if kill else signal.SIGTERM)

@@ -86,6 +86,14 @@ def test_what_was_refused_for_a_reason_that_is_gone_is_joined_after_a_replay(any
     assert rows_of(logs / "metric_log.csv") == [["a", "1.5", "1.50", "0.00"]]
 
 
+def test_letters_are_told_of_when_the_queue_is_busy(broker):
+    tool(broker)
+    broker.send("dead", [b"a", b"b"], LETTER)
+    leader = "erlang:suspend_process(whereis('%2F_dead'))"
+    broker.evaluate(f"spawn(fun() -> {leader}, timer:sleep(3000) end).")
+    assert "2 dead letters\n" in tool(broker)
+
+
 def test_another_word_gets_a_sentence(any_broker):
     assert tool(any_broker, "reply").strip() == (
         "say `dead.py` to see the dead letters, `dead.py replay` to send them"
