@@ -46,6 +46,10 @@ def test_the_services_publish_keep_alive_and_stop_in_the_same_way():
     for name in ("publish", "alive", "stop_between_batches", "stop", "leave_alone"):
         copies = {ast.unparse(function) for file in sources() if (function := found(file, name))}
         assert len(copies) == 1, name
+    stops = {
+        line for file in sources() for line in re.findall(r"^STOPS = .*", file.read_text(), re.M)
+    }
+    assert len(stops) == 1
     for file in sources():
         if found(file, "publish"):
             assert "signal.SIGINT, functools.partial(stop_between_batches" in file.read_text(), file

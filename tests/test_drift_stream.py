@@ -105,7 +105,8 @@ def test_a_stream_that_only_keeps_quiet_is_not_taken_for_a_new_one(broker, logs,
     monkeypatch.setitem(streams, "WATCHDOG_SECONDS", 600)
     state = drift.State(offset=300, errors=[1.0])
     try:
-        assert drift.newest() == 299 and not drift.is_new_stream(state)
+        wait_for(lambda: drift.newest() == 299, 30, "the newest row")
+        assert not drift.is_new_stream(state)
         assert state == drift.State(offset=300, errors=[1.0])
         assert drift.is_new_stream(drift.State(offset=400))
         with broker.connect() as connection:

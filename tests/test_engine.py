@@ -104,7 +104,10 @@ def test_the_time_in_which_the_machine_sleeps_does_not_count():
     assert not place.killed and 1 <= state.seconds < LONG
 
 
-def test_a_file_that_is_gone_before_it_is_delivered_means_that_the_training_was_lost(tmp_path):
+def test_a_file_that_is_gone_before_it_is_delivered_means_that_the_training_was_lost(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(process, "TEMPORARY", tmp_path)  # where no other worker tidies up
     place, step = process.Process("hand", api="hand"), Step(f"job-{secrets.token_hex(6)}", 1, "x")
     out = process.place_of(step) / "out"
     out.mkdir(parents=True)

@@ -3,7 +3,7 @@
 import threading
 import time
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import pytest
@@ -252,7 +252,7 @@ class Stranger(BaseHTTPRequestHandler):
 
 def test_a_page_of_another_site_changes_nothing(api):
     assert api.version() == 1
-    with HTTPServer(("127.0.0.1", 0), Stranger) as server, started(api.url) as browser:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server, started(api.url) as browser:
         server.target = api.url
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser.driver.get(f"http://127.0.0.1:{server.server_port}/")

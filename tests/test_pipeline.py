@@ -183,8 +183,8 @@ def test_files_that_are_deleted(any_broker, run, logs, gone, running):
 
     metric = started(run("metric", any_broker, supervised=True))
     rows(0, 100)
-    wait_for(lambda: len(ids_of(logs)) == 100, 30, "the first rows")
-    time.sleep(0.5)
+    wait_for(lambda: "joined 100," in metric.said(), 30, "the first rows")
+    time.sleep(0.5)  # they are acknowledged
     before = (logs / "metric_log.csv").read_bytes()
     if not running:
         metric.stop()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_disk_at
+from conftest import small_disk_at, wait_for
 from PIL import Image
 
 PLOT = Path(__file__).parent.parent / "plot" / "plot.py"
@@ -322,7 +322,7 @@ def replaced(logs):
 
 def cut(logs):
     logs.csv.write_text(HEADER)
-    time.sleep(0.5)
+    wait_for(lambda: logs.log.read_text().count("from its first row") == 2, 20, "plot to see it")
     logs.append(GOOD * 5)
 
 

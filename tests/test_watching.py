@@ -44,12 +44,16 @@ class Listener(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        event, lines = "", []
         for line in self.curl.stdout:
             kind, _, text = line.rstrip("\n").partition(": ")
             if kind == "event":
-                self.events.append((text, []))
+                event, lines = text, []
             elif kind == "data":
-                self.events[-1][1].append(text)
+                lines.append(text)
+            elif not kind and lines:
+                self.events.append((event, lines))
+                lines = []
 
     def ended_well(self) -> bool:
         """Did the server end the stream as it should, within half a minute?"""
@@ -263,7 +267,7 @@ def test_rows_that_do_not_come_are_not_taken_for_an_empty_stream(broker, monkeyp
     with broker.connect() as connection, broker.connect() as asking:
         connection.channel().queue_declare("errors", durable=True, arguments=following.ERRORS)
         broker.send("errors", errors(0, 10))
-        wait_for(lambda: broker.count("errors"), 30, "the broker to count them")
+        wait_for(lambda: broker.count("errors"), 120, "the broker to count them")
         monkeypatch.setattr(following, "newest", lambda: -1)  # as after seconds without an answer
         with pytest.raises(following.broker.AWAY, match="delivers none"):
             following.Following(connection, asking)
