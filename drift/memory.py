@@ -1,7 +1,9 @@
-"""What `drift` remembers and tells, as files in LOGS_DIR; any of them may be gone, or be nonsense.
+"""What `drift` remembers and tells, as files in LOGS_DIR.
 
-drift.json       the State, replaced in one step
-drift_log.csv    at,event,id,version,job,text: a line for each event, appended once
+    drift.json       the State, replaced in one step
+    drift_log.csv    at,event,id,version,job,text: a line for each event, appended once
+
+A state that is gone, or cannot be read, is begun anew; a log is appended to, whatever it holds.
 """
 
 import csv
