@@ -349,7 +349,7 @@ def test_a_database_deleted_under_it_ends_the_process_and_the_next_takes_over_th
     version = own.version()
     for path in own.data.glob("api.sqlite*"):
         path.unlink()
-    wait_for(lambda: own.process.said().count("started") == 2, 20, "the next life")
+    wait_for(lambda: own.process.said().count("started, http") == 2, 20, "the next life")
     assert own.get(f"/models/{version}/model.keras").content == KERAS
     assert own.get("/models/current").json()["version"] == 0
     assert own.call("POST", f"/models/{version}/deploy").json()["version"] == version

@@ -498,7 +498,7 @@ def test_a_secret_that_is_wrong_or_missing_ends_the_worker_with_a_sentence(
     file = tmp_path / ("other" if secret else "missing")
     worker = start_worker(TRAIN_IN="process", WORKER_SECRET_FILE=file)
     send(broker, worker_api.add("good()"))
-    assert worker.process.wait(30) == 1 and said in worker.said()
+    assert worker.process.wait(60) == 1 and said in worker.said()
     assert "Traceback" not in worker.said()
 
 
