@@ -37,21 +37,20 @@ def middle(channel, rows: int) -> None:
 
 
 def sink(channel, rows: int) -> None:
-    came, begin, quiet = dict.fromkeys(("bench_y_true", "bench_y_pred"), 0), 0.0, 0
+    came = dict.fromkeys(("bench_y_true", "bench_y_pred"), 0)
 
     def arrived(channel, method, properties, body):
         came[method.routing_key] += 1
 
     for queue in came:
         channel.basic_consume(queue, arrived, auto_ack=True)
-    while (complete := min(came.values())) < rows and quiet < QUIET_SECONDS:
-        before = sum(came.values())
+    complete, end = 0, time.monotonic()
+    while complete < rows and time.monotonic() < end + QUIET_SECONDS:
         channel.connection.process_data_events(1)
-        if quiet := quiet + 1 if sum(came.values()) == before else 0:
-            continue
-        end = time.monotonic()
-        if complete and not begin:
-            begin, first = end, complete
+        if (now := min(came.values())) > complete:
+            if not complete:
+                begin, first = time.monotonic(), now
+            complete, end = now, time.monotonic()
     print(end - begin, complete - first)
 
 
