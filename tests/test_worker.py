@@ -282,7 +282,7 @@ def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, 
 
 
 def test_a_container_of_another_worker_is_left_alone(begin, start_worker, scorer):
-    job, first = begin(SLOW.replace("3", "8"), {"MODEL_IMAGE": scorer})
+    job, first = begin("progress(1); good(); time.sleep(8)", {"MODEL_IMAGE": scorer})
     before = left_of(job)
     second = start_worker(MODEL_IMAGE=scorer, WORKER_NAME="two")
     wait_for(second.has_started, 30, "the second worker")
