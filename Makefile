@@ -1,47 +1,47 @@
-# One command each; `make` alone lists them. The work is in scripts/, which can be read on its own.
+# One command each; `make` alone lists them. The work is in deploy/, which can be read on its own.
 
 help:  # this list
 	@sed -n 's/^\([a-z]*\):  *# /  make \1\t/p' Makefile
 
 up:  # start everything, with Docker or without (MODE=docker, MODE=local), until the first row is there
-	@mode=$$(scripts/mode) && exec scripts/$$mode up
+	@mode=$$(deploy/mode) && exec deploy/$$mode up
 
 down:  # stop whatever runs; all data stay
-	@scripts/local running || scripts/docker running || echo "Nothing runs here."
-	@scripts/local down
-	@scripts/docker down
+	@deploy/local running || deploy/docker running || echo "Nothing runs here."
+	@deploy/local down
+	@deploy/docker down
 
 clean:  # stop, and remove containers, volumes, images and .run/; logs/ and .venv/ stay
-	@scripts/local down
-	@scripts/docker clean
+	@deploy/local down
+	@deploy/docker clean
 	@rm -rf .run
 
 dead:  # show what could not be used, and why, without taking it out
-	@mode=$$(scripts/mode) && exec scripts/$$mode dead
+	@mode=$$(deploy/mode) && exec deploy/$$mode dead
 
 replay:  # send it back to where it came from
-	@mode=$$(scripts/mode) && exec scripts/$$mode dead replay
+	@mode=$$(deploy/mode) && exec deploy/$$mode dead replay
 
 demo:  # watch the model rot and heal, in a system of its own, in some three minutes
-	@scripts/demo
+	@deploy/demo
 
 sample:  # write data and a model that retraining can be tried with into sample/
-	@scripts/sample
+	@deploy/sample
 
 test:  # style and tests, in an environment and with a broker of their own
-	@scripts/venv
+	@deploy/venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # they wait more than they compute
 
 bench:  # measure what is promised of speed, in about ten minutes
-	@scripts/venv
+	@deploy/venv
 	@.venv/bin/python bench/bench.py
 
 SEED ?= $(shell date +%s)
 SECONDS ?= 300
 chaos:  # break the whole system again and again, and see what is left (SEED=7, SECONDS=60; as root)
-	@scripts/venv
+	@deploy/venv
 	CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(SECONDS) .venv/bin/pytest -s tests/test_chaos.py
 
 soak: export SOAK = 1

@@ -13,7 +13,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from conftest import ROOT, InstalledBroker, Service, load, peak_memory, wait_for
+from tests.support.broker import InstalledBroker
+from tests.support.environment import ROOT, load
+from tests.support.memory import peak_memory
+from tests.support.service import Service
+from tests.support.waiting import wait_for
 from figure import Figure, at_most
 
 FEW, MANY, FINISHED = 1000, 10_000_000, 1_000_000

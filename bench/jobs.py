@@ -8,8 +8,11 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from api import Api, write_large_csv
-from conftest import ROOT, docker, has_docker, peak_memory, wait_for
+from tests.support.api import Api, write_large_csv
+from tests.support.docker import docker, has_docker
+from tests.support.environment import ROOT
+from tests.support.memory import peak_memory
+from tests.support.waiting import wait_for
 from figure import Figure, at_least, at_most
 from sklearn.datasets import load_diabetes
 from test_retraining import TRAINER_IMAGE, job_images, retraining, write

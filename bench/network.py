@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from conftest import ROOT, load
+from tests.support.environment import ROOT, load
 from figure import Figure, at_least, at_most
-from samples import write_job
+from tests.support.samples import write_job
 from sklearn.datasets import load_diabetes
 
 BATCH = 100

@@ -13,10 +13,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from api import Api, result_files
-from conftest import ROOT, InstalledBroker, Service, rows_of, wait_for
+from tests.support.api import Api, result_files
+from tests.support.broker import InstalledBroker
+from tests.support.csv_files import rows_of
+from tests.support.environment import ROOT
+from tests.support.service import Service
+from tests.support.waiting import wait_for
 from figure import Figure, at_least, at_most
-from networks import networks
+from tests.support.networks import networks
 
 ROWS, SLOW_ROWS, SINGLE_ROWS = 30_000, 3_000, 300
 PAIRS = 3  # of measurements that are compared; the median counts

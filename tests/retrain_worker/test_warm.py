@@ -1,0 +1,168 @@
+"""A container that waits for its job with the imports done: what it saves, costs and leaves."""
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.docker import docker, python_image
+from tests.support.environment import ROOT
+from tests.support.waiting import wait_for
+from tests.support.worker_stage import (
+    SECRET,
+    api_name,
+    scorer_image,
+    send,
+    small_api,
+    wait_for_end,
+    workers,
+)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    with scorer_image(tmp_path_factory.mktemp("image")) as name:
+        yield name
+
+
+@pytest.fixture
+def stage(tmp_path, broker, image):
+    """A small API and a function that starts a worker; at the end nothing may be left."""
+    with small_api() as api, workers(tmp_path, api, broker) as start:
+
+        def worker(**settings):
+            images = {"TRAINER_IMAGE": image, "MODEL_IMAGE": image, "TRAIN_WARM": "1"}
+            started = start(**images | settings)
+            wait_for(started.has_started, 30, "the worker")
+            return started
+
+        def run(program: str):
+            job = api.add(program)
+            send(broker, job)
+            wait_for_end(job)
+            assert job.state == "succeeded", job.reason
+            return job
+
+        yield SimpleNamespace(start=worker, run=run)
+
+
+def waiting() -> list[str]:
+    """Return the ids of the containers that wait for a job of our own workers."""
+    ours = f"label=monitoring.api={api_name(SECRET)}"  # an image may be another test's, too
+    names = ("-q", "--no-trunc", "--filter", "name=monitoring-warm-")
+    return docker("ps", *names, "--filter", ours).split()
+
+
+def ticks(container: str) -> int:
+    """Return the processor time that a container has used, in ticks of 10 ms."""
+    pids = docker("top", container, "-eo", "pid").split()[1:]
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats)
+
+
+def test_a_container_waits_is_used_for_one_job_and_thrown_away(stage):
+    stage.start()
+    [first] = waiting()
+    program = "good(); import libraries; print('imported', libraries.imported, libraries.__file__)"
+    job = stage.run(f"{program}; open('/tmp/mine', 'w')")
+    assert job.report["containers"]["training"] == first
+    assert "imported True /app/libraries.py" in job.log
+    wait_for(lambda: len(waiting()) == 1, 20, "the next one")
+    [second] = waiting()
+    assert second != first and not docker("ps", "-aq", "--filter", f"id={first}")
+    assert stage.run(f"assert not os.path.exists('/tmp/mine'); {program}")
+
+
+def test_while_it_waits_it_uses_no_processor(stage):
+    stage.start()
+    [container] = waiting()
+    time.sleep(2)
+    before = ticks(container)
+    time.sleep(3)
+    assert ticks(container) - before <= 1
+
+
+def test_switched_off_none_waits(stage):
+    stage.start(TRAIN_WARM="0")
+    assert not waiting()
+    stage.run("good()")
+    assert not waiting()
+
+
+def test_the_next_life_of_a_killed_worker_has_one_that_waits(stage):
+    worker = stage.start()
+    [first] = waiting()
+    assert worker.kill()
+    stage.start()
+    assert len(waiting()) == 1 and waiting() != [first]
+
+
+def test_what_waited_for_a_worker_that_never_came_back_is_removed_when_it_has_ended(stage):
+    stage.start(WORKER_NAME="gone").kill()
+    [first] = waiting()
+    stage.start()
+    assert first in waiting()  # its worker may yet live
+    docker("kill", first)
+    stage.run("good()")
+    wait_for(lambda: not docker("ps", "-aq", "--filter", f"id={first}"), 30, "its end")
+
+
+def test_where_the_one_that_waited_has_died_a_job_starts_cold(stage):
+    stage.start()
+    [first] = waiting()
+    docker("kill", first)
+    assert stage.run("good()").report["containers"]["training"] != first
+
+
+@pytest.mark.parametrize("trainer", ["", "no-such-image"])
+def test_an_image_that_cannot_wait_is_started_cold(stage, trainer):
+    worker = stage.start(TRAINER_IMAGE=trainer or python_image())
+    wait_for(lambda: not waiting(), 20, "it to end")
+    if trainer:
+        assert "the next job starts cold" in worker.said()
+    else:
+        stage.run("good()")
+
+
+@pytest.fixture
+def by_hand(tmp_path, image):
+    """Return a function that lets a container wait for a program, and gives it the signal."""
+    names = []
+
+    def start(seconds: float, program: str) -> str:
+        (tmp_path / "train.py").write_text(program)
+        given = ["-v", f"{tmp_path}:/in:ro", image, "python", "/app/waiting.py", str(seconds)]
+        names.append(docker("run", "-d", *given))
+        wait_for(lambda: docker("logs", names[-1]), 20, "its first line")
+        return names[-1]
+
+    yield start
+    for name in names:
+        docker("rm", "-f", name)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "program", "code"),
+    [
+        (60, "", 0),
+        (60, "raise SystemExit(2)", 2),
+        (60, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL),
+        (1, "import time; time.sleep(600)", 128 + signal.SIGKILL),
+    ],
+)
+def test_it_ends_as_the_training_does_and_in_time(by_hand, seconds, program, code):
+    container = by_hand(seconds, program)
+    docker("kill", "--signal", "USR1", container)
+    assert docker("wait", container) == str(code)
+
+
+def test_it_ends_at_once_if_the_imports_fail(tmp_path):
+    shutil.copy(ROOT / "retrain_worker/waiting.py", tmp_path)
+    (tmp_path / "libraries.py").write_text("raise ImportError('no such library')")
+    given = ["-v", f"{tmp_path}:/app:ro", python_image(), "python", "/app/waiting.py", "60"]
+    done = subprocess.run(["docker", "run", "--rm", *given], capture_output=True, timeout=30)
+    assert done.returncode == 1 and b"no such library" in done.stderr

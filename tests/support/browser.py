@@ -1,0 +1,104 @@
+"""A real browser without a window, that tells what it asked for and what it complained about."""
+
+import json
+import shutil
+from contextlib import contextmanager
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.support.environment import lacking
+from tests.support.waiting import wait_for
+
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+FLAGS += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--hide-scrollbars"]  # they would take their width from the page
+PHONE, TABLET, DESKTOP = 390, 820, 1280  # pixels
+
+
+class Browser:
+    def __init__(self, driver, url: str):
+        self.driver, self.url = driver, url
+
+    def open(self, part: str) -> None:
+        """Load the page anew, with one of its parts."""
+        self.driver.get("about:blank")
+        self.driver.get(f"{self.url}/#{part}")
+
+    def find(self, selector: str):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """Return what is to be read at a place now; the page may be exchanging it."""
+        script = (
+            "const there = document.querySelector(arguments[0]);"
+            "return there?.innerText ?? there?.textContent ?? ''"  # SVG has no innerText
+        )
+        return self.driver.execute_script(script, selector)
+
+    def wait_for_text(self, selector: str, text: str, seconds: float = 30) -> None:
+        wait_for(lambda: text in self.text(selector), seconds, f"{text!r} in {selector}")
+
+    def press(self, *keys: str) -> None:
+        """Press keys, wherever the focus is."""
+        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
+
+    def tab_to(self, text: str) -> None:
+        """Press Tab until the focus is on what shows or is labelled with `text`."""
+        for _ in range(40):
+            self.press(Keys.TAB)
+            focus = self.driver.switch_to.active_element
+            if text in (focus.text, focus.accessible_name):
+                return
+        raise AssertionError(f"the keyboard does not reach {text!r}")
+
+    def look(self, width: int, scheme: str = "light") -> None:
+        """Be as wide as a phone or a desktop, and light or dark."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        dark = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+
+    def hide(self) -> None:
+        self.driver.minimize_window()
+
+    def show(self) -> None:
+        self.driver.set_window_rect(0, 0, DESKTOP, 900)
+
+    def complaints(self) -> list[str]:
+        """Return errors and warnings of the console, which has violations of the policy, too."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def asked(self) -> set[str]:
+        """Return all addresses that were asked for since the last call."""
+        events = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
+        sent = [e["params"]["request"]["url"] for e in events if e["method"] == REQUEST]
+        return {url for url in sent if not url.startswith("data:")}
+
+
+REQUEST = "Network.requestWillBeSent"
+
+
+@contextmanager
+def started(url: str):
+    """Yield a browser for the page at `url`; Debian has it as chromium and chromium-driver."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        lacking("a browser: install the packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for flag in FLAGS:
+        options.add_argument(flag)
+    chrome = webdriver.Chrome(options, Service(driver))
+    try:
+        chrome.set_page_load_timeout(30)
+        chrome.set_script_timeout(30)
+        yield Browser(chrome, url)
+    finally:
+        chrome.quit()

@@ -1,0 +1,175 @@
+"""20,000 rows while everything is killed: each one that was sent is in the CSV once, and right."""
+
+import itertools
+import random
+import re
+import threading
+import time
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import LinearRegression
+
+from tests.support.broker import in_a_container, installed
+from tests.support.csv_files import rows_of
+from tests.support.environment import SOAK, load
+from tests.support.waiting import wait_for
+
+ROWS = 20_000 * SOAK
+ROWS_IN_A_LIFE = 3000  # of features
+KILLS = 24 * SOAK
+
+features = load("features/features.py")
+data, target = load_diabetes(return_X_y=True)
+linear = LinearRegression().fit(data, target)
+
+
+class Follower(threading.Thread):
+    """Reads the CSV all the time, and remembers whether a byte that it has read ever changed."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path, self.seen, self.changed, self.reads = path, b"", False, 0
+        self.following = True
+        self.start()
+
+    def run(self):
+        while self.following:
+            now = self.path.read_bytes() if self.path.exists() else b""
+            self.changed |= not now.startswith(self.seen)
+            self.seen = now
+            self.reads += 1
+            time.sleep(0.02)
+
+    def stop(self):
+        self.following = False
+        self.join()
+
+
+class Sender:
+    """One life of `features` after another, each with a seed of its own."""
+
+    def __init__(self, start, chance):
+        self.start, self.chance, self.lives = start, chance, []
+
+    def live(self):
+        """Begin a life if the last one has ended; return the one that lives."""
+        if not self.lives or self.lives[-1].process.poll() is not None:
+            settings = {"FEATURES_COUNT": ROWS_IN_A_LIFE, "FEATURES_SEED": len(self.lives)}
+            self.lives.append(self.start("features", **settings))
+        return self.lives[-1]
+
+    def in_full_flow(self):
+        """Return the life that lives, a moment after it began to send, and before it has ended."""
+        while True:
+            life = self.live()
+            wait_for(lambda s=life: "sent" in s.said() or s.process.poll() is not None, 60, "rows")
+            time.sleep(self.chance.uniform(0, 0.3))
+            if life.process.poll() is None:
+                return life
+
+    def sent(self) -> list[str]:
+        """Return the ids whose commit returned: those in whole lines of the log."""
+        said = "".join(re.findall(r"sent .*\n", "".join(life.said() for life in self.lives)))
+        return re.findall(r"\d{10}\.\d{6}", said)
+
+    def expected(self) -> dict[str, tuple]:
+        """Return {id: (y_true, y_pred and error as the CSV shows them)} of what was sent."""
+        rows = {}
+        for seed, life in enumerate(self.lives):
+            drawn = features.rows(data, target, str(seed))
+            ids = re.findall(r"\d{10}\.\d{6}", "".join(re.findall(r"sent .*\n", life.said())))
+            for id, (_, x, y) in zip(ids, itertools.islice(drawn, len(ids)), strict=True):
+                rows[id] = shown(x, y)
+        return rows
+
+
+def shown(x: list[float], y: float) -> tuple[str, str, str]:
+    predicted = float(linear.predict([x])[0])
+    return str(y), f"{predicted:.2f}", f"{abs(y - predicted):.2f}"
+
+
+@contextmanager
+def stage(kind: str, folder, run):
+    """Yield a broker without a past, and a function that starts services; end all at the end."""
+    (folder / "broker").mkdir(parents=True)
+    broker = installed(folder / "broker") if kind == "installed" else in_a_container()
+    started = []
+
+    def start(name: str, **settings):
+        started.append(run(name, broker, LOGS_DIR=folder, **settings))
+        return started[-1]
+
+    try:
+        yield broker, start
+    finally:
+        for service in started:
+            service.end()
+        broker.stop()
+
+
+@pytest.mark.parametrize("kind", ["installed", "rabbitmq4"])
+def test_every_row_that_was_sent_stands_in_the_csv_once(kind, tmp_path, run, figure):
+    for name in ("first", "second"):
+        with stage(kind, tmp_path / name, run) as (broker, start):
+            try:
+                return send_and_kill(broker, start, tmp_path / name, figure)
+            except pytest.fail.Exception:
+                if name == "second" or broker.takes_messages():
+                    raise
+        figure(f"RabbitMQ ({kind}) lost the leader of a queue by SIGKILL; once more")
+
+
+def send_and_kill(broker, start, logs, figure):
+    """`broker` has no past, and is not the one that other tests go on with: it is killed."""
+    chance = random.Random(seed := random.randrange(10**6))
+    print("seed", seed)
+    model, metric = (start(name, supervised=True) for name in ("model", "metric"))
+    wait_for(lambda: "started" in model.said() and "started" in metric.said(), 60, "the services")
+    sender, follower = Sender(start, chance), Follower(logs / "metric_log.csv")
+    try:
+        kills = kill_again_and_again(broker, sender, [model, metric], chance)
+        sent = set(sender.sent())
+        wait_for(lambda: sent <= {r[0] for r in rows_of(logs / "metric_log.csv")}, 180, "every row")
+    finally:
+        follower.stop()
+    counts = re.findall(r"joined .*", metric.said())[-1]
+    figure(
+        f"exactly once on {broker.name}: {len(sent)} rows sent, {kills} kills,"
+        f" 2 restarts of the broker, {follower.reads} reads of the CSV; {counts}"
+    )
+    check(sender, logs)
+    assert sent <= {str(msgspec.json.decode(error)["id"]) for error in broker.stream()}
+    assert not follower.changed and follower.reads > 100
+    assert broker.count("dead") == 0
+
+
+def kill_again_and_again(broker, sender: Sender, services: list, chance) -> int:
+    """Send ROWS, and kill who takes and who sends them; return how often."""
+    kills, restarts = 0, [(KILLS, True), (KILLS // 2, False)]
+    while kills < KILLS:
+        wait_for(lambda: all(s.has_started() for s in services), 60, "the services")
+        life = sender.in_full_flow()
+        kills += chance.choice([*services, life]).kill()
+        if kills >= restarts[-1][0]:  # long enough after the queues were declared
+            sender.in_full_flow()
+            broker.restart(kill=restarts.pop()[1])
+    while len(sender.sent()) < ROWS:
+        sender.live().process.wait(120)
+    return kills
+
+
+def check(sender: Sender, logs) -> None:
+    rows = rows_of(logs / "metric_log.csv")
+    assert all(len(row) == 4 for row in rows)
+    ids = [row[0] for row in rows]
+    assert len(set(ids)) == len(ids)
+    expected = sender.expected()
+    possible = {shown(x, y) for x, y in zip(data.tolist(), target.tolist(), strict=True)}
+    for id, *numbers in rows:  # a commit without an answer may have gone through
+        assert tuple(numbers) == expected.get(id) or (
+            id not in expected and tuple(numbers) in possible
+        )
+    assert (logs / "metric_log.csv").read_bytes().endswith(b"\n")
