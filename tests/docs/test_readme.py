@@ -96,7 +96,8 @@ def test_a_comment_in_a_command_may_be_in_another_language():
 def test_every_piece_of_prose_is_translated():
     texts = [prose(token) for token in MARKDOWN.parse(TEXTS[RUSSIAN]) if token.type == "inline"]
     assert len(texts) > 80
-    left = [text for text in texts if re.search("[a-z]{2}", text) and not re.search("[а-я]", text)]
+    words = [re.sub(r"\S*[./]\S*", "", text) for text in texts]  # without the names of files
+    left = [text for text in words if re.search("[a-z]{2}", text) and not re.search("[а-я]", text)]
     assert not left
 
 
