@@ -11,6 +11,7 @@ from msgspec import Meta
 
 MAX_NUMBER = 1e300  # beyond it the difference of two numbers may be infinite
 MAX_ID_CHARACTERS = 255
+MAX_TEXT_CHARACTERS = 2000
 MAX_ROW_BYTES = 1 << 16  # a row of ten numbers has 240; a list takes 20 times its text in memory
 MAX_HISTORY_BYTES = 1 << 20  # 100 rows have some 25,000
 STREAM_COLUMNS = 10  # in the body of a row
@@ -22,7 +23,7 @@ Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Error = Annotated[float, Meta(ge=0, le=MAX_NUMBER)]
 Float32 = Annotated[float, Meta(ge=-3e38, le=3e38)]
 Name = Annotated[str, Meta(max_length=200)]
-Text = Annotated[str, Meta(max_length=2000)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Version = int | Annotated[str, Meta(max_length=255)] | None
 
 
@@ -53,7 +54,7 @@ class JoinedRow(Identified):
 
     y_true: Number
     y_pred: Number
-    absolute_error: Error
+    absolute_error: Annotated[float, Meta(ge=0, le=2 * MAX_NUMBER)]  # of two numbers at the limits
     model_version: Version = None
 
 

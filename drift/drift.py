@@ -1,142 +1,117 @@
-"""Notice that the model rots, and have it healed.
+"""Detect that the data has changed, have a new model trained, and roll back one that is worse.
 
     [errors] (stream)  {"id": 1765912012.233366, "absolute_error": 25.9, "model_version": 0, …}
         └──▶ drift ──▶ [drift] (stream), logs/drift_log.csv
-               │         {"at", "event": "drift", "id", "version", "job", "text"}
+               │         {"at", "event": "drift_detected", "id", "version", "job", "text"}
                │
                └──HTTP──▶ retrain_api: a job with the rows of [history] (stream) since the change
                               [{"id": 1765912012.233366, "body": [10 floats], "y_true": 101.0}, …]
 
-`watch.py` says what is seen in the errors, `heal.py` what is done about it; `streams.py` reads, and
-`memory.py` writes down. What is remembered goes to logs/drift.json once a second, before anything
-is done; a crash begins again from there, reads the same rows of the stream, and does what it did
-not know to be done under the same Idempotency-Key. Whatever fails ends the process, and its
-supervisor starts it again.
+`monitor.py` decides from the errors, `controller.py` acts on its decisions. The state goes to
+logs/drift.json once a second, before anything is acted upon. After a crash `drift` continues from
+there: it reads the same rows again, and repeats what it may have done under the same
+Idempotency-Key. Any failure ends the process, and the supervisor starts it again.
 
-    python drift/drift.py        # wants a broker and retrain_api on localhost
+    python drift/drift.py        # needs a broker and retrain_api on localhost
 """
 
 import logging
-import os
-import signal
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
-import pika
-from heal import Healer
-from memory import load, record, save
-from streams import TURN_SECONDS, alive, batches, connect, declare, newest, replay
-from watch import DRIFT_MAX_ROWS, DRIFT_MIN_ROWS, Row, State, Watch
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-LOGS_DIR = Path(os.environ.get("LOGS_DIR", "logs"))
-FIRST_LOOK = timedelta(hours=1)  # how far back the first life of all begins
-NEW_STREAM_SECONDS = 10  # without the row that was seen last: is it a new stream?
-STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where `common` is
+from common import lifecycle
+from common.connection import connect
+from common.consuming import consume_batches
+from common.messages import encode
+from common.publishing import properties
+from common.queues import declare
+from drift.api_client import ApiClient
+from drift.controller import Controller
+from drift.settings import API_TOKEN, API_URL, LOGS_DIR, check_settings
+from drift.state_store import StateStore
+from drift.streams import BATCH_SIZE, newest_offset, replay
 
-PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
+TURN_SECONDS = 1  # between two savings of the state
+FIRST_START = timedelta(hours=1)  # how far back the first start begins
+NEW_STREAM_SECONDS = 10  # without the row that was seen last: the stream may be a new one
 
 log = logging.getLogger("drift")
 
-decode_row = msgspec.json.Decoder(Row).decode
+
+def start_offset(offset: int | None) -> int | datetime:
+    """Return where to start on `errors`: at the last row seen, which shows that it is there.
+
+    A stream that was deleted starts at 0 again, and the broker waits for what is beyond its end.
+    """
+    return datetime.now(UTC) - FIRST_START if offset is None else max(0, offset - 1)
 
 
-def see(watch: Watch, offset: int, body: bytes) -> None:
-    try:
-        watch.see(decode_row(body))
-    except (ValueError, RecursionError) as error:
-        log.warning("offset %d of `errors` is not a row: %s", offset, error)
-    watch.state.offset = offset + 1
+def is_new_stream(offset: int) -> bool:
+    """Return whether `errors` ends before the last row that was seen.
+
+    A stream from which nothing comes may be new, or unavailable for a while: nobody knows yet.
+    """
+    newest = newest_offset()
+    return newest is not None and newest < offset - 1
 
 
-def turn(channel, watch: Watch, healer: Healer) -> None:
-    """Write down what was seen, do what is to be done, and tell it."""
-    state, file = watch.state, LOGS_DIR / "drift.json"
-    save(state, file)
-    healer.turn()
-    if not state.events:
+def take_turn(channel: BlockingChannel, controller: Controller, store: StateStore) -> None:
+    """Save the state, act on it, and publish the events."""
+    store.save(controller.state)
+    controller.act()
+    if not controller.state.events:
         return
-    save(state, file)
-    for event in state.events:
-        channel.basic_publish("", "drift", msgspec.json.encode(event), PERSISTENT, mandatory=True)
-        record(event, LOGS_DIR / "drift_log.csv")
-    state.events.clear()
-    save(state, file)
+    store.save(controller.state)
+    for event in controller.state.events:
+        channel.basic_publish("", "drift", encode(event), properties(), mandatory=True)
+        store.append_event(event)
+    controller.events_published()
+    store.save(controller.state)
 
 
-def begin_at(state: State):
-    """Return the place on `errors` of the row that was seen last: if none comes, it is not there.
-
-    A stream that somebody deleted begins at 0 again, and the broker waits for what is beyond it.
-    """
-    if state.offset is None:
-        return datetime.now(UTC) - FIRST_LOOK
-    return max(0, state.offset - 1)
-
-
-def is_new_stream(state: State) -> bool:
-    """Tell whether `errors` ends before the row that was seen last; forget what hangs on it then.
-
-    One from which nothing comes may be new or out of reach for a while: nobody knows yet.
-    """
-    last = newest()
-    if last is None or last >= state.offset - 1:
-        return False
-    state.offset, state.errors, state.alarms = 0, [], []
-    return True
-
-
-def serve(connection, watch: Watch) -> None:
-    alive()
-    telling, state = connection.channel(), watch.state
-    declare(telling)
-    telling.confirm_delivery()
-    healer = Healer(watch, replay)
-    start = begin_at(state)
+def serve(connection: BlockingConnection, controller: Controller, store: StateStore) -> None:
+    """Process the rows of `errors` until a stop is requested."""
+    lifecycle.report_liveness()  # a queue without a leader would hold up what follows
+    publishing, consuming = connection.channel(), connection.channel()
+    declare(publishing, "errors", "history", "drift")
+    publishing.confirm_delivery()
+    start = start_offset(controller.state.offset)
     log.info("started, at %s of `errors`", start)
-    due, late = 0.0, time.monotonic() + NEW_STREAM_SECONDS
-    for batch in batches(connection.channel(), "errors", start):
-        for offset, body in batch:
-            see(watch, offset, body)
-            late = float("inf")
-        if state.offset and time.monotonic() > late:
-            late = time.monotonic() + NEW_STREAM_SECONDS
-            if is_new_stream(state):
-                save(state, LOGS_DIR / "drift.json")
-                raise SystemExit("`errors` is a new stream: beginning with its first row")
-        if time.monotonic() >= due:
-            turn(telling, watch, healer)
-            due = time.monotonic() + TURN_SECONDS
-    raise SystemExit("the broker cancelled our subscription")
-
-
-def stop(number, frame) -> None:
-    """Raise KeyboardInterrupt, and again each second: where Python cleans up, it gets lost."""
-    signal.alarm(1)
-    raise KeyboardInterrupt
-
-
-def leave_alone() -> None:
-    """Let no further signal disturb the clean-up."""
-    signal.alarm(0)
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+    next_turn, silent_until = 0.0, time.monotonic() + NEW_STREAM_SECONDS
+    for batch in consume_batches(consuming, "errors", BATCH_SIZE, offset=start):
+        for message in batch:
+            controller.process(message.offset, message.body)
+        if batch:
+            consuming.basic_ack(batch.last_tag, multiple=True)
+            silent_until = float("inf")
+        if controller.state.offset and time.monotonic() > silent_until:
+            silent_until = time.monotonic() + NEW_STREAM_SECONDS
+            if is_new_stream(controller.state.offset):
+                controller.reset_stream()
+                store.save(controller.state)
+                raise SystemExit("`errors` is a new stream: starting with its first row")
+        if time.monotonic() >= next_turn:
+            take_turn(publishing, controller, store)
+            next_turn = time.monotonic() + TURN_SECONDS
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("pika").setLevel(logging.WARNING)
-    if not 0 < DRIFT_MIN_ROWS <= DRIFT_MAX_ROWS:
-        raise SystemExit("DRIFT_MIN_ROWS is to be at least 1, and at most DRIFT_MAX_ROWS.")
+    lifecycle.start()
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the controller logs what remains
+    check_settings()
     LOGS_DIR.mkdir(parents=True, exist_ok=True)
-    for number in STOPS:
-        signal.signal(number, stop)
+    store = StateStore(LOGS_DIR)
+    controller = Controller(store.load(), ApiClient(API_URL, API_TOKEN), replay)
     try:
         with connect("drift") as connection:
-            serve(connection, Watch(load(LOGS_DIR / "drift.json")))
-    except KeyboardInterrupt:
-        leave_alone()
+            serve(connection, controller, store)
+    except lifecycle.StopRequested:
+        pass
     log.info("stopped")
 
 
