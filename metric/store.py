@@ -40,8 +40,12 @@ class Store:
             former.replace(self.ballast.path)
         self.ballast.hold()
         self.database = Database(folder / "metric.sqlite3")
-        if self.database.is_new():
-            self._adopt_csv()
+        try:
+            if self.database.is_new():
+                self._adopt_csv()
+        except BaseException:  # such as StopRequested
+            self.close()
+            raise
 
     def _adopt_csv(self) -> None:
         """Insert each id in an existing CSV as finished, and cut a torn record at its end."""
