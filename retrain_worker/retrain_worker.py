@@ -1,211 +1,149 @@
-"""Train: take a job, run it in containers, hand the model to the API.
+"""Receive a job, run it in containers, and deliver the model to the API.
 
     [retrain_jobs]  {"id": "251122-104159-3fa2b1"}
         └──▶ retrain_worker ──HTTP──▶ retrain_api: claim, inputs, progress, result
                     └──▶ a container that trains, a container that scores
 
-The message is acknowledged as soon as the job is claimed, and no broker is needed while it runs;
-from then on the API's lease keeps the promise. A worker that dies leaves its containers, and its
-next life goes on with them; one that is told to stop ends them and puts the job back. A message
-that names no job goes to `dead`. Whatever else fails ends the process, and its supervisor starts it
+The message is acknowledged as soon as the job is claimed, and no broker is needed while the job
+runs; from then on the API's lease keeps the promise. A worker that dies leaves its containers, and
+its next life goes on with them. A stop request ends the containers and releases the job. A message
+that names no job goes to `dead`. Any other failure ends the process, and its supervisor starts it
 again.
 
-    python retrain_worker/retrain_worker.py   # wants a broker, retrain_api and a Docker engine
-    TRAIN_IN=process python …                 # without an engine
+    python retrain_worker/retrain_worker.py      # needs a broker, retrain_api and a Docker engine
+    TRAIN_BACKEND=process python …               # without an engine
 """
 
-import faulthandler
 import logging
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import time
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
-import pika
-from client import WORKER_NAME, Api, Claim, Elsewhere, Over
-from engine import Engine
-from job import run
-from process import Process
-from requests import RequestException
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
-AMQP_URL = os.environ.get(
-    "AMQP_URL",
-    "amqp://guest:guest@localhost:5672/%2F"
-    "?connection_attempts=60&retry_delay=1&heartbeat=30&blocked_connection_timeout=60",
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where `common` is
+from common import lifecycle
+from common.connection import connect
+from common.consuming import consume_batches
+from common.messages import INVALID, JobMessage, decode_job
+from common.publishing import commit, dead_letter, require_routing
+from common.queues import declare
+from common.worker_api import Assignment
+from retrain_worker.api_client import ApiClient
+from retrain_worker.api_errors import (
+    ApiUnavailableError,
+    ForeignAttemptError,
+    StaleAttemptError,
 )
-TRAIN_IN = os.environ.get("TRAIN_IN", "container")  # or process
-WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # a turn may take this long
-ALIVE_FILE = os.environ.get("ALIVE_FILE")  # touched each turn, for the container's healthcheck
-TURN_SECONDS = 5  # the longest wait in a turn
-STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+from retrain_worker.job import run
+from retrain_worker.runners.docker_runner import DockerRunner
+from retrain_worker.runners.process_runner import ProcessRunner
+from retrain_worker.runners.protocol import Runner, RunnerUnavailableError
+from retrain_worker.settings import TRAIN_BACKEND, WORKER_NAME
 
-QUEUE = {  # the arguments with which every service declares a shared queue
-    "x-queue-type": "quorum",
-    "x-delivery-limit": 20,  # then it kills its consumer, and belongs in `dead`
-    "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": "dead",
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",  # at-least-once dead letters ask for it
-}
-DEAD = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}  # looking is a delivery too
+QUEUE = "retrain_jobs"
+RECONCILE_SECONDS = 5  # between two comparisons of the engine with the API
 
 log = logging.getLogger("retrain_worker")
 
 
-class Message(msgspec.Struct):
-    """A message on `retrain_jobs`. The id becomes part of addresses and of containers' names."""
-
-    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
-
-
-decode = msgspec.json.Decoder(Message).decode
-
-
-def alive() -> None:
-    """Begin a turn: rearm the watchdog, and touch the file that the healthcheck looks at."""
-    faulthandler.dump_traceback_later(WATCHDOG_SECONDS, exit=True)  # unlike SIGALRM, as PID 1 too
-    if ALIVE_FILE:
-        Path(ALIVE_FILE).touch()
+def make_runner(api_name: str) -> Runner:
+    """Return the runner that TRAIN_BACKEND names. `api_name` labels what it makes."""
+    if TRAIN_BACKEND == "container":
+        return DockerRunner(WORKER_NAME, api_name)
+    if TRAIN_BACKEND == "process":
+        return ProcessRunner()
+    raise SystemExit(f"TRAIN_BACKEND is container or process, and not {TRAIN_BACKEND!r}")
 
 
-def sweep(place, api: Api) -> Claim | None:
-    """Return an attempt that an earlier life of ours began; remove what belongs to no attempt."""
-    for job, attempt in sorted(place.attempts()):
+def reconcile(runner: Runner, api: ApiClient) -> Assignment | None:
+    """Return an attempt of an earlier life to go on with; remove what belongs to no attempt."""
+    for job, attempt in sorted(runner.attempts()):
+        lifecycle.check_stop()
         try:
             return api.adopt(job, attempt)
-        except Over as over:
-            log.info("removing what is left of job %s, attempt %d: %s", job, attempt, over)
-            place.remove(job, attempt)
-        except Elsewhere:
+        except StaleAttemptError as error:
+            log.info("removing what is left of job %s, attempt %d: %s", job, attempt, error)
+            runner.remove(job, attempt)
+        except ForeignAttemptError:
             continue
     return None
 
 
-def bury(channel, body: bytes, reason: str) -> None:
-    log.info("to `dead`: %s", reason)
-    headers = {"reason": reason, "queue": "retrain_jobs"}
-    properties = pika.BasicProperties("application/json", headers=headers, delivery_mode=2)
-    channel.basic_publish("", "dead", body, properties, mandatory=True)
-    channel.tx_commit()
-    channel.connection.process_data_events(0)  # a returned message speaks up here
-
-
-def returned(channel, method, properties, body) -> None:
-    raise SystemExit(f"the broker has no queue {method.routing_key!r} any more")
-
-
-def take(consuming, publishing, claim: Callable, idle: Callable) -> Claim:
-    """Return the next job that is ours, from the queue or from an earlier life."""
-    publishing.add_on_return_callback(returned)
-    publishing.queue_declare("dead", durable=True, arguments=DEAD)
-    publishing.queue_declare("retrain_jobs", durable=True, arguments=QUEUE)
-    publishing.tx_select()
-    consuming.basic_qos(prefetch_count=1)
-    log.info("waiting for a job")
-    for method, _, body in consuming.consume("retrain_jobs", inactivity_timeout=TURN_SECONDS):
-        alive()
-        if method is None:
-            if adopted := idle():
-                return adopted
-            continue
-        claimed = None
-        try:
-            claimed = claim(decode(body).id)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            bury(publishing, body, str(error))
-        if claimed:
-            consuming.cancel()  # first, or the next job is delivered here, and counts as tried
-        consuming.basic_ack(method.delivery_tag)
-        if claimed:
-            return claimed
-    raise SystemExit("the broker cancelled our subscription")
-
-
-def decode_value(encoded: bytes, offset: int, decode=pika.data.decode_value) -> tuple:
-    """Decode a value of a header as pika does, but a date that Python does not know as None.
-
-    It would end the connection, and the message would come again and again.
-    """
+def parse(publishing: BlockingChannel, body: bytes) -> JobMessage | None:
+    """Return the message; publish one that names no job to `dead`, and return None."""
     try:
-        return decode(encoded, offset)
-    except (ValueError, OverflowError, OSError):
-        return None, offset + 9  # its kind, and 64 bits: often milliseconds, where AMQP has seconds
+        return decode_job(body)
+    except INVALID as error:
+        log.info("to `dead`: %s", error)
+        dead_letter(publishing, QUEUE, body, str(error))
+        commit(publishing)
+        return None
 
 
-pika.data.decode_value = decode_value
+def receive(connection: BlockingConnection, runner: Runner, api: ApiClient) -> Assignment | None:
+    """Return the next job, from the queue or of an earlier life; None on a stop request."""
+    publishing, consuming = connection.channel(), connection.channel()
+    declare(publishing, "dead", QUEUE)
+    require_routing(publishing)
+    publishing.tx_select()
+    log.info("waiting for a job")
+    reconciled_at = time.monotonic()
+    for batch in consume_batches(consuming, QUEUE, 1):
+        for message in batch:
+            job = parse(publishing, message.body)
+            assignment = api.claim(job.id) if job else None
+            if assignment:  # cancel first: the next job would be delivered here, and count as tried
+                consuming.basic_cancel(QUEUE)
+            consuming.basic_ack(message.tag)
+            if assignment:
+                return assignment
+        if not batch and time.monotonic() - reconciled_at > RECONCILE_SECONDS:
+            reconciled_at = time.monotonic()
+            runner.prewarm()
+            adopted = reconcile(runner, api) if api.is_up() else None
+            if adopted:
+                return adopted
+    return None
 
 
-@contextmanager
-def connect(name: str) -> Iterator:
-    """Yield a connection that the RabbitMQ page shows under this name.
-
-    A stop may come in the middle of pika, where a goodbye fails, or hangs: then we end without.
-    """
-    parameters = pika.URLParameters(AMQP_URL)
-    parameters.client_properties = {"connection_name": name}
-    connection = pika.BlockingConnection(parameters)
-    yield connection
-    connection.close()
-
-
-def idle(place, api: Api) -> Claim | None:
-    """Do what is to be done between two looks at the queue."""
-    place.warm_up()
-    return sweep(place, api) if api.is_up() else None
-
-
-def next_job(place, api: Api) -> Claim:
-    if adopted := sweep(place, api):
+def next_assignment(runner: Runner, api: ApiClient) -> Assignment | None:
+    """Return the next attempt to run; None on a stop request."""
+    adopted = reconcile(runner, api)
+    if adopted:
         log.info("going on with job %s, attempt %d", adopted.id, adopted.attempt)
         return adopted
-    api.wait_until_up()  # not with a message in hand, which would count as a try
-    place.warm_up()
+    api.wait_until_up()  # before there is a message, which would count as tried
+    runner.prewarm()
     with connect("retrain_worker") as connection:
-        channels = connection.channel(), connection.channel()
-        return take(*channels, api.claim, lambda: idle(place, api))
+        return receive(connection, runner, api)
 
 
-def stop(number, frame) -> None:
-    """Raise KeyboardInterrupt, and again each second: where Python cleans up, it gets lost."""
-    signal.alarm(1)
-    raise KeyboardInterrupt
-
-
-def leave_alone() -> None:
-    """Let no further signal disturb the clean-up."""
-    signal.alarm(0)
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
+def serve(runner: Runner, api: ApiClient) -> None:
+    """Run one job after the other; raise StopRequested on a stop request."""
+    while True:
+        lifecycle.check_stop()
+        assignment = next_assignment(runner, api)
+        if assignment:
+            run(runner, api, assignment)
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("pika").setLevel(logging.WARNING)
-    for number in STOPS:
-        signal.signal(number, stop)
-    alive()
-    api = place = None
+    lifecycle.start()
+    lifecycle.report_liveness()
     try:
-        api = Api(alive)
-        place = (Process if TRAIN_IN == "process" else Engine)(WORKER_NAME, api.name)
-        log.info("started as %s, jobs run in a %s", WORKER_NAME, TRAIN_IN)
-        while True:
-            run(place, api, next_job(place, api))
-            api.claimed = None
-    except KeyboardInterrupt:
-        leave_alone()
-    except RequestException as error:
+        api = ApiClient()
+        runner = make_runner(api.fingerprint)
+        log.info("started as %s, jobs run in a %s", WORKER_NAME, TRAIN_BACKEND)
+        try:
+            serve(runner, api)
+        except lifecycle.StopRequested:
+            runner.close()
+            raise
+    except lifecycle.StopRequested:
+        log.info("stopped")
+    except (ApiUnavailableError, RunnerUnavailableError) as error:
         raise SystemExit(f"no answer, from the engine or the API: {error}") from None
-    # Only now: with the interrupt go the streams that it broke off, which hold the engine up.
-    if place and (claim := api.claimed):
-        place.remove(claim.id, claim.attempt)
-        api.release(claim)
-    if place:
-        place.close()
-    log.info("stopped")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The libraries that train, imported so that they fit into a jail. It takes seconds: see `waiting`.
+"""The libraries that train, imported so that they fit into the sandbox: no home, few threads.
 
-A jail has no home, and room for few threads; libraries start some for every CPU that they see.
+The import takes seconds, which `prewarm` spends before there is a job. Libraries start threads for
+each CPU that they see, so this process sees four at most.
 """
 
 import os
