@@ -108,7 +108,7 @@ def serve(
     publishing.basic_publish("", "", b"")  # reaches no queue. A broker that is short of memory or
     publishing.tx_commit()  # disk stops us here, and not with rows in hand that count as delivered
     subscribe_to_updates(consuming.connection.channel(), wake)
-    log.info("started, version %d is active", releases.release.version.version)
+    log.info("started with version %d", releases.release.version.version)
     for batch in consume_batches(consuming, "features", BATCH_SIZE, prefetch=2 * BATCH_SIZE):
         if not batch:
             publishing.connection.process_data_events(0)  # heartbeats

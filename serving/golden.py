@@ -33,15 +33,20 @@ def check_golden(network: Network, golden: Golden) -> None:
     if golden.columns != STREAM_COLUMNS:
         raise UnservableError(f"its golden.json has rows of {golden.columns} columns")
     rows, expected = np.array(golden.rows), np.array(golden.predictions)
-    _compare(network.predict(rows), expected)
-    _compare(np.concatenate([network.predict(row[None]) for row in rows]), expected)
-    _compare(network.predict(np.resize(rows, (CHECKED_ROWS, STREAM_COLUMNS))), expected)
+    together, alone = network.predict(rows), [network.predict(row[None]) for row in rows]
+    many = network.predict(np.resize(rows, (CHECKED_ROWS, STREAM_COLUMNS)))
+    _compare(together, expected)
+    _compare(np.concatenate(alone), expected)
+    _compare(many, np.resize(expected, CHECKED_ROWS))
 
 
 def _compare(predictions: np.ndarray, expected: np.ndarray) -> None:
-    """Raise UnservableError if they differ. `expected` is repeated to the length needed."""
+    """Raise UnservableError if the predictions are not the expected ones."""
+    if len(predictions) != len(expected):
+        raise UnservableError(
+            f"it gives {len(predictions)} numbers for {len(expected)} rows, not one a row"
+        )
     near_zero = TOLERANCE * np.abs(expected).max()
-    expected = np.resize(expected, len(predictions))
     if not np.allclose(predictions, expected, rtol=TOLERANCE, atol=near_zero):
         finite = np.isfinite(predictions).any()
         worst = np.nanargmax(np.abs(predictions - expected)) if finite else 0

@@ -1,3 +1,5 @@
+"""What `model` answers, on its own and on real brokers."""
+
 import tracemalloc
 
 import msgspec
@@ -6,49 +8,48 @@ import pytest
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
+from model import model
 from tests.support.bodies import ODD_IDS, bad_bodies
-from tests.support.environment import load
 from tests.support.waiting import wait_for
 
-model = load("model/model.py")
 data, target = load_diabetes(return_X_y=True)
 linear = LinearRegression().fit(data, target)
 
 
-def body(id, row) -> bytes:
-    return msgspec.json.encode({"id": id, "body": row.tolist()})
+def body(row_id, row) -> bytes:
+    return msgspec.json.encode({"id": row_id, "body": row.tolist()})
 
 
 def test_the_mean_absolute_error_over_all_rows_is_the_known_one():
-    answers, _ = model.answer(linear, [body(n, row) for n, row in enumerate(data)])
+    answers, _ = model.predict(linear, [body(n, row) for n, row in enumerate(data)])
     predicted = [msgspec.json.decode(answer)["body"] for answer in answers]
     assert np.mean(np.abs(target - predicted)) == pytest.approx(43.2774, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", bad_bodies("features"))
-def test_a_body_that_cannot_be_used_is_refused_with_a_reason_and_the_others_are_answered(kind):
+def test_an_invalid_body_is_rejected_with_a_reason_and_the_others_are_answered(kind):
     bad = bad_bodies("features")[kind]
-    answers, refused = model.answer(linear, [body(1, data[0]), bad, body(2, data[1])])
+    answers, rejected = model.predict(linear, [body(1, data[0]), bad, body(2, data[1])])
     assert [msgspec.json.decode(answer)["id"] for answer in answers] == [1, 2]
-    [(same, reason)] = refused
+    [(same, reason)] = rejected
     assert same == bad and reason
 
 
-@pytest.mark.parametrize("id", ODD_IDS, ids=lambda id: ascii(id)[:30])
-def test_an_id_goes_out_as_it_came(id):
-    [answer], _ = model.answer(linear, [body(id, data[0])])
+@pytest.mark.parametrize("row_id", ODD_IDS, ids=lambda row_id: ascii(row_id)[:30])
+def test_an_id_goes_out_as_it_came(row_id):
+    [answer], _ = model.predict(linear, [body(row_id, data[0])])
     answered = msgspec.json.decode(answer)["id"]
-    assert answered == id and type(answered) is type(id)
+    assert answered == row_id and type(answered) is type(row_id)
 
 
-def test_a_prediction_that_is_no_number_is_refused():
+def test_a_prediction_that_is_no_number_is_rejected():
     class Broken:
         def predict(self, rows):
             return np.array([np.nan, np.inf, 1.0])
 
-    answers, refused = model.answer(Broken(), [body(n, data[n]) for n in range(3)])
+    answers, rejected = model.predict(Broken(), [body(n, data[n]) for n in range(3)])
     assert len(answers) == 1
-    assert [reason for _, reason in refused] == [
+    assert [reason for _, reason in rejected] == [
         "the prediction for these features is nan",
         "the prediction for these features is inf",
     ]
@@ -56,7 +57,7 @@ def test_a_prediction_that_is_no_number_is_refused():
 
 def test_an_answer_carries_the_version_that_gave_it(any_broker, run):
     service = run("model", any_broker)
-    wait_for(lambda: "started" in service.said(), 30, "the model")
+    wait_for(service.has_started, 30, "the model")
     any_broker.send("features", [body("one", data[0])])
     [(headers, answer)] = wait_for(lambda: any_broker.take("y_pred"), 30, "an answer")
     assert headers["model_version"] == 0
@@ -64,19 +65,19 @@ def test_an_answer_carries_the_version_that_gave_it(any_broker, run):
     assert service.stop() == 0
 
 
-def test_odd_headers_are_no_hindrance(any_broker, run, odd_headers):
+def test_odd_headers_stop_no_answer(any_broker, run, odd_headers):
     service = run("model", any_broker)
-    wait_for(lambda: "started" in service.said(), 30, "the model")
+    wait_for(service.has_started, 30, "the model")
     any_broker.send("features", [body(1, data[0])], odd_headers)
     any_broker.send("features", [body(2, data[0])])
     wait_for(lambda: any_broker.count("y_pred") == 2, 30, "both answers")
 
 
-def test_a_row_of_any_length_is_refused_in_little_memory():
+def test_a_body_of_any_length_is_rejected_in_little_memory():
     large = b'{"id": 1, "body": [' + b"0," * 5_000_000 + b"0]}"
     tracemalloc.start()
     try:
-        [(_, reason)] = model.answer(linear, [large])[1]
+        [(_, reason)] = model.predict(linear, [large])[1]
         assert "at most" in reason and tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -84,16 +85,16 @@ def test_a_row_of_any_length_is_refused_in_little_memory():
 
 def test_it_ends_with_an_error_when_its_subscription_is_cancelled(any_broker, run):
     service = run("model", any_broker)
-    wait_for(lambda: "started" in service.said(), 30, "the model")
+    wait_for(service.has_started, 30, "the model")
     with any_broker.connect() as connection:
         connection.channel().queue_delete("features")
     assert service.process.wait(10) == 1
     assert "cancelled our subscription" in service.said()
 
 
-def test_a_row_whose_answer_found_no_queue_is_answered_by_the_next_life(any_broker, run):
+def test_a_row_whose_answer_found_no_queue_is_answered_by_the_next_process(any_broker, run):
     service = run("model", any_broker)
-    wait_for(lambda: "started" in service.said(), 30, "the model")
+    wait_for(service.has_started, 30, "the model")
     with any_broker.connect() as connection:
         connection.channel().queue_delete("y_pred")
     any_broker.send("features", [body(1, data[0])])
@@ -103,7 +104,7 @@ def test_a_row_whose_answer_found_no_queue_is_answered_by_the_next_life(any_brok
     wait_for(lambda: any_broker.count("y_pred"), 30, "the answer")
 
 
-def test_a_stop_is_heard_while_rows_wait(broker, run):
+def test_a_stop_ends_it_while_rows_wait(broker, run):
     first = run("model", broker)
     wait_for(first.has_started, 30, "the queues")
     first.stop()

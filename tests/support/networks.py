@@ -1,9 +1,9 @@
 """Networks for the tests, made by TensorFlow in a process of its own: it takes seconds to import.
 
-    python tests/networks.py FOLDER
+    python tests/support/networks.py FOLDER
 
-For each NAME.tflite there is NAME.json, the golden rows, and NAME.npy: what was predicted where the
-network was made, for each row of the diabetes data.
+For each NAME.tflite there is NAME.json, the golden rows, and NAME.npy, the predictions of the place
+where the network was made for each row of the diabetes data.
 """
 
 import atexit
@@ -24,7 +24,7 @@ ROWS = load_diabetes().data
 
 @functools.cache
 def networks() -> Path:
-    """Return the folder with all of them. Made once in a test run."""
+    """Return the folder with all of them, which is made once in a test run."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True)
@@ -32,19 +32,48 @@ def networks() -> Path:
     return folder
 
 
-def save(folder: Path, name: str, predict) -> None:
-    rows, first = ROWS.astype("float32"), ROWS[:32]
-    np.save(folder / f"{name}.npy", predict(rows).reshape(len(rows), -1)[:, 0])
-    together = predict(rows[:32]).reshape(32, -1)[:, 0]
-    golden = {"rows": first.tolist(), "predictions": together.tolist()}
+MALFORMED = ["empty", "one byte", "truncated", "zeros", "text", "a zip file",
+             "its header alone", "offsets that point anywhere"]  # fmt: skip
+
+
+def malformed(kind: str) -> bytes:
+    """Return a file that is no network."""
+    whole = (networks() / "first.tflite").read_bytes()
+    return {
+        "empty": b"",
+        "one byte": whole[:1],
+        "truncated": whole[: len(whole) // 2],
+        "zeros": bytes(len(whole)),
+        "text": b"hello, world " * 100,
+        "a zip file": b"PK\x03\x04" + bytes(1000),
+        "its header alone": whole[:8] + bytes(100),
+        "offsets that point anywhere": whole[:8] + b"\xff" * 200 + whole[208:],
+    }[kind]
+
+
+def save_golden(folder: Path, name: str, predict) -> None:
+    """Write the golden rows of a network; `predict` takes (rows, 10)."""
+    rows = ROWS[:32].astype("float32")
+    golden = {
+        "rows": ROWS[:32].tolist(),
+        "predictions": predict(rows).reshape(32, -1)[:, 0].tolist(),
+    }
     (folder / f"{name}.json").write_text(json.dumps(golden))
 
 
+def save(folder: Path, name: str, predict) -> None:
+    """Write the golden rows and all predictions of a network; `predict` takes (rows, 10)."""
+    rows = ROWS.astype("float32")
+    np.save(folder / f"{name}.npy", predict(rows).reshape(len(rows), -1)[:, 0])
+    save_golden(folder, name, predict)
+
+
 def make_keras(folder: Path) -> None:
+    """Write networks that Keras made, good ones and others of the wrong shape or type."""
     import keras
     from keras import layers
 
-    def keep(name, model):
+    def export(name, model):
         model.export(folder / f"{name}.tflite", format="litert", verbose=False)
         save(folder, name, lambda rows: model.predict(rows, verbose=0))
 
@@ -53,15 +82,15 @@ def make_keras(folder: Path) -> None:
         scale = layers.Normalization()
         scale.adapt(ROWS)
         hidden = [layers.Dense(64, "relu"), layers.Dense(64, "relu"), layers.Dense(1)]
-        keep(
+        export(
             name, keras.Sequential([keras.Input((10,)), scale, *hidden, layers.Rescaling(77, 152)])
         )
     one, other = keras.Input((10,)), keras.Input((10,))
     x = layers.Conv1D(8, 3)(layers.Reshape((10, 1))(one))
-    keep("convolution", keras.Model(one, layers.Dense(1)(layers.GlobalAveragePooling1D()(x))))
-    keep("vector", keras.Sequential([keras.Input((10,)), layers.Dense(1), layers.Reshape(())]))
-    keep("two numbers", keras.Sequential([keras.Input((10,)), layers.Dense(2)]))
-    keep("not a number", keras.Model(one, keras.ops.log(layers.Dense(1)(one) - 1e9)))
+    export("convolution", keras.Model(one, layers.Dense(1)(layers.GlobalAveragePooling1D()(x))))
+    export("vector", keras.Sequential([keras.Input((10,)), layers.Dense(1), layers.Reshape(())]))
+    export("two numbers", keras.Sequential([keras.Input((10,)), layers.Dense(2)]))
+    export("not a number", keras.Model(one, keras.ops.log(layers.Dense(1)(one) - 1e9)))
     for name, model in {
         "nine columns": keras.Sequential([keras.Input((9,)), layers.Dense(1)]),
         "pictures": keras.Sequential([keras.Input((10, 5)), layers.Flatten(), layers.Dense(1)]),
@@ -73,7 +102,7 @@ def make_keras(folder: Path) -> None:
 
 
 def make_odd(folder: Path) -> None:
-    """Networks that work on the golden rows, and are unpleasant with others, or in a batch."""
+    """Write networks that work on the golden rows, and fail on others or in a large batch."""
     import tensorflow as tf
 
     table = tf.constant(np.arange(5, dtype="float32"))
@@ -82,6 +111,7 @@ def make_odd(folder: Path) -> None:
         "table": lambda x: tf.gather(table, tf.cast(x[:, 0], tf.int32)),
         "endless": lambda x: tf.while_loop(*endless, [tf.reduce_sum(x, 1)])[0],
         "neighbours": lambda x: tf.reduce_sum(x, 1) - tf.reduce_mean(x),
+        "few numbers": lambda x: tf.reduce_sum(x[:64], 1),
         "huge": lambda x: tf.reduce_sum(tf.tile(x, (1, 10_000_000)), 1),
     }.items():
         signature = [tf.TensorSpec((None, 10), tf.float32)]
@@ -89,7 +119,8 @@ def make_odd(folder: Path) -> None:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
         (folder / f"{name}.tflite").write_bytes(converter.convert())
         if name != "huge":
-            save(folder, name, lambda rows, traced=traced: traced(tf.constant(rows)).numpy())
+            write = save_golden if name == "few numbers" else save
+            write(folder, name, lambda rows, traced=traced: traced(tf.constant(rows)).numpy())
 
 
 if __name__ == "__main__":
