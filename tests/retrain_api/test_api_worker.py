@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import requests
 
-from tests.support.api import KERAS, MAE, TFLITE, Api, at_once, report, result_files
+from tests.support.api import KERAS, MAE, TFLITE, Api, at_once, epoch, report, result_files
 from tests.support.waiting import wait_for
 
 
@@ -46,8 +46,8 @@ def test_the_whole_life_of_a_job(api):
             size,
             (api.data / "jobs" / id / name).read_bytes(),
         )
-    news = {"epoch": 2, "epochs": 3, "loss": 5.0, "val_loss": 6.0}
-    assert api.progress(id, 1, **news, log="epoch 2\n").status_code == 200
+    news = epoch(2, 3, 5.0, 6.0)
+    assert api.progress(id, 1, news, log="epoch 2\n").status_code == 200
     job = api.job(id)
     assert (job["state"], job["worker"], job["progress"]) == ("running", "w1", news)
     assert api.get(f"/jobs/{id}/log").text == "epoch 2\n"
@@ -340,21 +340,32 @@ def test_a_result_that_is_not_as_it_should_be_is_refused_and_nothing_stored(api,
     assert api.stored() == before and api.job(id)["state"] == "running"
 
 
-def test_huge_and_strange_values_in_a_report_are_cut_to_what_is_known(api):
+@pytest.mark.parametrize(
+    "changes",
+    [{"keras": "3" * 10**5}, {"epochs_run": float("inf")}, {"epochs_run": -1}, {"seconds": [1]}],
+)
+def test_a_report_with_values_out_of_bounds_is_refused(api, changes):
     id = api.new_job()
     api.claim(id)
-    training = {"keras": "3" * 10**5, "epochs_run": float("inf"), "evil": 1, "seconds": [1]}
+    answer = api.result(id, 1, training=report()["training"] | changes)
+    assert answer.status_code == 400 and "training" in answer.json()["error"]
+    assert api.job(id)["state"] == "running"
+
+
+def test_unknown_fields_of_a_report_are_dropped_and_its_texts_steer_no_terminal(api):
+    id = api.new_job()
+    api.claim(id)
+    training = report()["training"] | {"evil": 1, "keras": "3\x1b[2J"}
     api.result(id, 1, training=training, containers={"training": "\x1b[2J", "more": "x"})
-    told = api.job(id)["report"]
-    assert len(told["training"]["keras"]) == 2000 and "evil" not in told["training"]
-    assert told["training"]["epochs_run"] is None and told["training"]["seconds"] is None
-    assert told["containers"] == {"training": "\ufffd[2J", "scoring": None}
+    stored = api.job(id)["report"]
+    assert "evil" not in stored["training"] and stored["training"]["keras"] == "3\ufffd[2J"
+    assert stored["containers"] == {"training": "\ufffd[2J", "scoring": None}
 
 
 def test_losses_that_are_no_numbers_become_null(api):
     id = api.new_job()
     api.claim(id)
-    body = '{"epoch": 1, "epochs": 3, "loss": NaN, "val_loss": 1e999}'
+    body = '{"epochs": [{"epoch": 1, "epochs": 3, "loss": NaN, "val_loss": 1e999}]}'
     assert api.work("PUT", f"{id}/1/progress", data=body).status_code == 200
     assert api.job(id)["progress"] == {"epoch": 1, "epochs": 3, "loss": None, "val_loss": None}
 

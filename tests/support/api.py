@@ -37,8 +37,13 @@ def write_large_csv(path: Path, size: int) -> Path:
     return path
 
 
+def epoch(number: int, epochs: int = 3, loss: float | None = None, val_loss: float | None = None):
+    """Return one epoch of a progress report."""
+    return {"epoch": number, "epochs": epochs, "loss": loss, "val_loss": val_loss}
+
+
 def report(**changes) -> dict:
-    """Return what a worker says of a result; `changes` replace some of it."""
+    """Return the report of a result; `changes` replace some of it."""
     regions = [{"file": "a.csv", "rows": 12} | MAE]
     training = {"started_from": "scratch", "epochs_run": 3, "seconds": 1.5, "parameters": 99}
     return {
@@ -122,7 +127,8 @@ class Api:
     def claim(self, id: str, worker: str = "w1") -> requests.Response:
         return self.work("POST", f"{id}/claim", json={"worker": worker})
 
-    def progress(self, id: str, attempt: int, **news) -> requests.Response:
+    def progress(self, id: str, attempt: int, *epochs: dict, **news) -> requests.Response:
+        news |= {"epochs": list(epochs)} if epochs else {}
         return self.work("PUT", f"{id}/{attempt}/progress", json=news)
 
     def result(self, id: str, attempt: int, columns: int = 10, files=None, **changes):

@@ -1,0 +1,121 @@
+"""A CSV as a table: a header with names, and rows as float32 arrays.
+
+Each block is parsed by pandas if it has bare numbers only, else cell by cell, which also finds the
+cell to complain about. InvalidDatasetError says the file, the line and the column.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from operator import itemgetter
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+
+from retrain_api.ingest.cells import (
+    NUMBER_CHARACTERS,
+    as_float32,
+    describe_problem,
+    floats,
+    is_number,
+    quoted,
+    read_with_pandas,
+)
+from retrain_api.ingest.dialect import CsvFile, Records
+
+MAX_COLUMNS = 1000
+MAX_NAME_CHARACTERS = 200
+MAX_LISTED_NAMES = 10  # in a sentence
+
+
+def listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - MAX_LISTED_NAMES
+    return ", ".join(map(quoted, names[:MAX_LISTED_NAMES])) + f" and {more} more" * (more > 0)
+
+
+def clean_name(name: str) -> str:
+    """Return a column's name as it is compared: macOS writes й as two characters, others as one."""
+    return unicodedata.normalize("NFC", " ".join(name.split()))
+
+
+class Table:
+    """A CSV with a header: `names` are its columns, `places` their indices."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.csv = CsvFile(name, file)
+        self.refuse: Callable[..., NoReturn] = self.csv.refuse
+        self.line, self.names = self.csv.line, [clean_name(cell) for cell in self.csv.header]
+        self.places: dict[str, int] = {}
+        self.check_header()
+        for at, column in enumerate(self.names):
+            self.check_name(at, column)
+
+    def check_header(self) -> None:
+        names = self.names
+        if len(names) > MAX_COLUMNS:
+            self.refuse(f"{len(names)} columns; send at most {MAX_COLUMNS}", self.line)
+        if len(names) == 1:
+            what = f"only one column, {quoted(names[0])}; separate cells by comma, semicolon or tab"
+            self.refuse(what, self.line)
+        if all(is_number(name, self.csv.decimal_comma) for name in names):
+            self.refuse("no header, only numbers; send the names of the columns first", self.line)
+
+    def check_name(self, at: int, name: str) -> None:
+        if not name:
+            self.refuse("no name; name each column", self.line, at + 1)
+        if len(name) > MAX_NAME_CHARACTERS:
+            what = f"a name of {len(name)} characters; send at most {MAX_NAME_CHARACTERS}"
+            self.refuse(what, self.line, quoted(name))
+        if (first := self.places.setdefault(name, at)) < at:
+            what = f"the columns {first + 1} and {at + 1} have this name; give each its own"
+            self.refuse(what, self.line, quoted(name))
+
+    def rows(self, columns: list[str]) -> Iterator[np.ndarray]:
+        """Yield float32 arrays of the shape (rows, columns), some thousand rows at a time."""
+        places = [self.places[column] for column in columns]
+        fast, exact = partial(self.parse_fast, places), partial(self.parse_exact, places)
+        for rows in self.csv.chunks(fast, exact):
+            if len(rows):
+                yield rows
+
+    def parse_fast(self, places: list[int], block: bytes) -> np.ndarray | None:
+        """Return the rows of a block that has bare numbers only, else None."""
+        delimiter = self.csv.delimiter
+        commas = b"," if self.csv.decimal_comma else b""
+        marks = block.translate(None, NUMBER_CHARACTERS + commas)
+        row = delimiter.encode() * (len(self.names) - 1) + b"\n"
+        if marks != row * (len(marks) // len(row)):
+            return None  # a quote, a text, a blank line, or a short row, which pandas would fill up
+        try:
+            block = block.replace(commas, b".") if commas else block
+            return as_float32(read_with_pandas(block, delimiter)[:, places])
+        except (ValueError, OverflowError):
+            return None  # parse_exact finds the cell
+
+    def parse_exact(self, places: list[int], records: Records) -> np.ndarray:
+        """Return the rows of a block with quotes, blanks or texts, or refuse it."""
+        pick, cells = itemgetter(*places), []
+        for _, row in records():
+            if len(row) != len(self.names):
+                self.refuse_first(places, records)
+            cells += pick(row)
+        if not cells:
+            return np.empty((0, len(places)), "<f4")
+        try:
+            return floats(cells, self.csv.decimal_comma).reshape(-1, len(places))
+        except (ValueError, OverflowError):
+            self.refuse_first(places, records)
+
+    def refuse_first(self, places: list[int], records: Records) -> NoReturn:
+        """Refuse the first record that is wrong."""
+        for line, row in records():
+            if len(row) != len(self.names):
+                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+                what = f"{cells}, but {len(self.names)} columns; send as many cells"
+                self.refuse(f"{what}, and quote one that holds {quoted(self.csv.delimiter)}", line)
+            for at in sorted(places):
+                if problem := describe_problem(row[at], self.csv.decimal_comma):
+                    line += sum(cell.count("\n") for cell in row[:at])
+                    self.refuse(problem, line, quoted(self.names[at]))
+        raise AssertionError("every record is right")

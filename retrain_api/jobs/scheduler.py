@@ -1,0 +1,109 @@
+"""The one loop of the API: queued jobs are published, leases end, old files are purged.
+
+Queued jobs are published at once. A published job that is still queued is published again when the
+broker has no job for the workers any more: the broker lost it, or a worker died between receiving
+and claiming. A repeat does no harm, since one claim alone succeeds. A broker that is away is
+expected, and so is a full disk; any other error ends the process, and its supervisor starts it
+again.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from common.connection import BROKER_ERRORS, connect
+from common.disk import is_full
+from common.lifecycle import report_liveness
+from retrain_api.jobs import publishing
+from retrain_api.jobs.leases import Leases
+from retrain_api.jobs.store import JobStore
+from retrain_api.settings import BROKER_SECONDS
+
+TURN_SECONDS = 1
+AWAY_SECONDS = 2  # pause after an error of the broker
+CONFIRM_SECONDS = 20  # a broker that confirms nothing for longer is away: a queue has no leader
+FULL_SECONDS = 10  # pause after the disk was full
+RECHECK_SECONDS = 10  # between two checks for published jobs that the broker lost
+
+log = logging.getLogger("retrain_api")
+
+
+class Scheduler(threading.Thread):
+    def __init__(self, jobs: JobStore, leases: Leases, current_version: Callable[[], int]) -> None:
+        super().__init__(name="scheduler", daemon=True)
+        self.jobs, self.leases, self.current_version = jobs, leases, current_version
+        self.wake = threading.Event()  # set: there may be something to publish
+        self.published_version: int | None = None
+        self.checked = time.monotonic()
+        self.away_until = 0.0  # 0: the broker answers
+        self.publisher = ThreadPoolExecutor(1, "publisher")
+        self.publication: Future[None] | None = None
+
+    def run(self) -> None:
+        try:
+            while True:
+                try:
+                    self.turn()
+                except (OSError, sqlite3.Error) as error:
+                    self.wait_for_room(error)
+                self.wake.wait(TURN_SECONDS)
+                self.wake.clear()
+        except BaseException:
+            log.exception("unexpected error: the process ends, and is to be started again")
+            logging.shutdown()
+            os._exit(1)
+
+    def wait_for_room(self, error: Exception) -> None:
+        """Wait if the disk is full; raise any other error."""
+        if not is_full(error):
+            raise error
+        log.warning("waiting, as the disk is full (%s)", error)
+        time.sleep(FULL_SECONDS)
+
+    def turn(self) -> None:
+        report_liveness()
+        for job_id in self.leases.expire():
+            log.warning("job %s: its worker was silent, the lease has ended", job_id)
+        for job_id in self.jobs.purge():
+            log.info("job %s: its old files are removed", job_id)
+        if time.monotonic() >= self.away_until:
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish what the broker does not know, in a thread: it may hang."""
+        new, version = self.jobs.queued(published=False), self.current_version()
+        old: list[str] = []
+        if time.monotonic() - self.checked >= RECHECK_SECONDS:
+            old, self.checked = self.jobs.queued(published=True), time.monotonic()
+        if not (new or old or version != self.published_version):
+            return
+        if not self.publication or self.publication.done():
+            self.publication = self.publisher.submit(self.send, new, old, version)
+        try:
+            self.publication.result(CONFIRM_SECONDS)
+        except BROKER_ERRORS as error:  # a TimeoutError, too
+            if not self.away_until:
+                log.warning("the broker is away (%r); jobs wait in the database", error)
+            self.away_until = time.monotonic() + AWAY_SECONDS
+        else:
+            self.away_until = 0.0
+
+    def send(self, new: list[str], old: list[str], version: int) -> None:
+        """Publish new jobs, the old ones if the broker has none, and the current version."""
+        with connect("retrain_api", BROKER_SECONDS) as connection:
+            channel = connection.channel()
+            ready = publishing.prepare(channel)
+            job_ids = new if ready else old + new
+            for job_id in job_ids:
+                publishing.publish_job(channel, job_id)
+                log.info("job %s: published", job_id)
+            self.jobs.mark_published(job_ids)
+            if job_ids:
+                self.checked = time.monotonic()
+            if version != self.published_version:
+                publishing.publish_version(channel, version)
+                self.published_version = version

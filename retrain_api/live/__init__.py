@@ -1,0 +1,4 @@
+"""The numbers and charts of the page: what happens on the broker, while somebody looks.
+
+[errors], [drift], (metric_counts) ──▶ reader ──▶ statistics ──▶ viewers ──▶ /live/events
+"""

@@ -1,0 +1,1 @@
+"""Where the API keeps things: one SQLite file, and files on the data volume."""
