@@ -1,0 +1,344 @@
+"""What the controller makes of rows and of the API's answers, without a broker."""
+
+import time
+
+import msgspec
+import pytest
+
+from common.messages import MAX_TEXT_CHARACTERS, decode_event, encode
+from drift.settings import DRIFT_COOLDOWN_SECONDS, DRIFT_MIN_ROWS, DRIFT_TRIAL_ROWS
+from drift.state import Collecting, State, Training
+from tests.support.drift import ControlledRows, errors
+
+IDS = [b'""', b'"%s"' % (b"x" * 256), b"1" * 256]
+
+
+@pytest.fixture
+def stream():
+    return ControlledRows()
+
+
+@pytest.fixture
+def drifted(stream):
+    """A case of drift that has enough rows for a job."""
+    stream.send(errors(43, 500) + errors(120, DRIFT_MIN_ROWS + 100))
+    return stream
+
+
+@pytest.fixture
+def training(drifted):
+    """The same with its job submitted; the events so far are published."""
+    drifted.act()
+    drifted.controller.events_published()
+    return drifted
+
+
+def job_of(stream: ControlledRows) -> str:
+    [case] = stream.state.cases
+    assert isinstance(case.phase, Training)
+    return case.phase.job
+
+
+def test_unchanged_data_open_no_case(stream):
+    stream.send(errors(43, 20_000))
+    assert not stream.state.cases and not stream.events()
+
+
+def row(row_id: bytes = b"1", error: bytes = b"1.0") -> bytes:
+    number = b'"y_true": 1.0, "y_pred": 1.0, "absolute_error": %s' % error
+    return b'{"id": %s, %s, "model_version": 0}' % (row_id, number)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff",
+        b"[" * 5000,
+        *(row(error=error) for error in (b"-1", b"1e999", b"null", b'"1"')),
+        *(row(row_id) for row_id in IDS),
+    ],
+)
+def test_a_message_that_is_not_a_row_is_passed_over(stream, body):
+    stream.controller.process(4, row(b'"good"'))
+    stream.controller.process(5, body)
+    assert (stream.state.offset, stream.state.recent_ids) == (6, ["good"])
+    assert stream.state.monitor.errors == [1.0]
+
+
+def test_the_largest_error_of_two_valid_values_counts(stream):
+    stream.controller.process(0, row(error=b"2e300"))
+    assert stream.state.monitor.errors == [1e30]
+
+
+def test_a_case_collects_rows_that_came_after_the_change(stream):
+    stream.send(errors(43, 2000))
+    stream.send(errors(90, DRIFT_MIN_ROWS + 200))
+    [case] = stream.state.cases
+    assert len(case.row_ids) > DRIFT_MIN_ROWS and min(map(int, case.row_ids)) >= 2000
+    assert stream.events() == ["drift_detected"]
+
+
+def test_a_second_change_while_rows_are_collected_starts_the_collection_again(stream):
+    stream.send(errors(43, 500) + errors(90, 200) + errors(300, DRIFT_MIN_ROWS))
+    [case] = stream.state.cases
+    assert min(map(int, case.row_ids)) >= 700 and stream.events() == ["drift_detected"]
+    assert int(case.after_id) >= 700
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_change_that_passes_before_a_job_is_submitted_closes_its_case(stream, seed):
+    stream.send(errors(43, 500, seed) + errors(90, 150, seed) + errors(43, 300, seed))
+    assert not stream.state.cases and stream.events() == ["drift_detected", "recovered"]
+
+
+def test_a_change_while_a_job_trains_opens_another_case(stream):
+    stream.send(errors(43, 500) + errors(90, DRIFT_MIN_ROWS))
+    stream.state.cases[0].phase = Training("job-1")
+    stream.send(errors(300, DRIFT_MIN_ROWS))
+    first, second = stream.state.cases
+    assert first.key != second.key and min(map(int, second.row_ids)) >= 500 + DRIFT_MIN_ROWS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_change_that_passes_while_a_job_trains_leads_to_a_rollback_of_its_version(stream, seed):
+    stream.send(errors(43, 500, seed) + errors(120, DRIFT_MIN_ROWS + 100, seed))
+    stream.act()
+    job = job_of(stream)
+    stream.send(errors(43, 300, seed + 1))  # of the version that has learned the old data
+    assert job_of(stream) == job and "recovered" not in stream.events()
+    stream.api.finish(job, error=45.0)
+    stream.send(errors(120, 1, seed), 1)
+    stream.act()
+    stream.send(errors(120, DRIFT_TRIAL_ROWS, seed), 1)
+    rollback = stream.state.rollback
+    assert (rollback.version, rollback.to_version, rollback.state) == (1, 0, "pending")
+
+
+def test_a_row_that_comes_twice_counts_once():
+    once, twice = ControlledRows(), ControlledRows()
+    values = errors(43, 800)
+    once.send(values)
+    for start in range(0, 800, 400):  # as `metric` repeats its last batch
+        for _ in range(2):
+            twice.next_id = start
+            twice.send(values[start : start + 400])
+    assert once.state.monitor == twice.state.monitor
+
+
+def test_an_unseen_version_that_is_not_the_current_one_changes_nothing(stream):
+    stream.send(errors(43, 300))
+    stream.send(errors(43, 1), version=7)
+    stream.act()
+    assert stream.controller.unseen_version is None
+    assert stream.state.monitor.version == 0 and not stream.events()
+
+
+def test_a_version_that_is_worse_is_rolled_back_and_the_other_one_continues_without_a_trial(stream):
+    stream.send(errors(43, 500))
+    stream.api.reports[1] = stream.api.reports[0]
+    stream.api.deploy(1)
+    stream.send(errors(200, 1), version=1)
+    stream.act()
+    stream.send(errors(200, DRIFT_TRIAL_ROWS), version=1)
+    stream.act()
+    assert stream.api.version == 0 and stream.state.rollback.state == "awaiting_rows"
+    stream.send(errors(43, 1), version=0)
+    stream.act()
+    assert stream.state.rollback is None and stream.state.monitor.trial is None
+    assert stream.state.monitor.version == 0
+    stream.send(errors(90, 100))  # the data changed just then
+    assert stream.events() == ["deployed", "rolled_back", "deployed", "drift_detected"]
+
+
+def pending_rollback(stream: ControlledRows) -> None:
+    stream.send(errors(43, 500))
+    stream.api.reports |= {1: stream.api.reports[0], 2: stream.api.reports[0]}
+    stream.api.deploy(1)
+    stream.send(errors(200, 1), version=1)
+    stream.act()
+    stream.send(errors(200, DRIFT_TRIAL_ROWS), version=1)
+    stream.controller.events_published()
+    assert stream.state.rollback.state == "pending"
+
+
+def test_a_rollback_that_was_done_before_a_kill_is_reported(stream):
+    pending_rollback(stream)
+    stream.api.deploy(0)
+    stream.act()
+    assert stream.events() == ["rolled_back"] and stream.state.rollback.state == "awaiting_rows"
+
+
+@pytest.mark.parametrize("case", ["another version is current", "the predecessor is deleted"])
+def test_a_rollback_is_dropped_if(stream, case):
+    pending_rollback(stream)
+    if case == "another version is current":
+        stream.api.deploy(2)
+    else:
+        del stream.api.reports[0]
+    stream.act()
+    assert stream.state.rollback is None and not stream.events()
+
+
+def test_a_rollback_waits_for_an_api_that_is_down(stream, monkeypatch):
+    pending_rollback(stream)
+    stream.api.is_down = True
+    stream.act()
+    stream.api.is_down = False
+    stream.act()  # too early
+    assert stream.state.rollback.state == "pending" and stream.api.version == 1
+    later = time.monotonic() + 60
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    stream.act()
+    assert stream.state.rollback.state == "awaiting_rows" and stream.api.version == 0
+
+
+def test_a_version_of_ours_whose_error_is_far_above_its_hold_out_error_opens_a_case(training):
+    training.api.finish(job_of(training), error=45.0)
+    training.send(errors(110, 1), 1)
+    training.act()
+    assert not training.state.cases and training.state.monitor.trial.hold_out_error == 45
+    training.send(errors(110, DRIFT_TRIAL_ROWS), version=1)
+    assert training.events() == ["deployed", "drift_detected"] and len(training.state.cases) == 1
+
+
+@pytest.mark.parametrize("every", [1, 7, 100])
+def test_a_restart_between_any_two_rows_changes_nothing(every):
+    stream = ControlledRows()
+    values = errors(43, 500) + errors(90, DRIFT_MIN_ROWS + 100)
+    for start in range(0, len(values), every):
+        stream.send(values[start : start + every])
+        saved = msgspec.json.encode(stream.state)
+        stream = ControlledRows(msgspec.json.decode(saved, type=State), stream.next_id)
+    [case] = stream.state.cases
+    assert stream.events() == ["drift_detected"] and min(map(int, case.row_ids)) >= 500
+
+
+def test_a_case_stays_until_rows_come_from_the_version_of_its_job(training):
+    training.api.finish(job_of(training))
+    training.act(times=3)
+    assert len(training.state.cases) == 1 and not training.events()
+    training.send(errors(45, 1), 1)
+    training.act()
+    assert not training.state.cases and training.events() == ["deployed"]
+
+
+@pytest.mark.parametrize("refused", [1, 0])
+def test_a_version_that_a_replica_refuses_counts_as_a_failed_attempt(training, refused):
+    job = job_of(training)
+    training.api.finish(job)
+    training.api.refuse(refused, "it cannot be loaded")
+    training.act()
+    [case] = training.state.cases
+    if refused == 1:
+        assert isinstance(case.phase, Collecting) and training.events() == ["failed"]
+    else:  # of an earlier version
+        assert case.phase == Training(job) and not training.events()
+
+
+def test_another_version_that_a_user_deploys_ends_the_wait_for_ours(training):
+    training.api.finish(job_of(training))
+    training.api.reports[2] = training.api.reports[0]
+    training.api.deploy(2)
+    training.act()
+    assert not training.state.cases
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_the_end_of_a_job_and_its_version_s_rows_may_come_in_any_order(training, rows_first):
+    training.api.finish(job_of(training), error=45.0)
+    steps = [lambda: training.send(errors(45, 1), 1), training.act]
+    for step in steps if rows_first else [*reversed(steps), training.act]:
+        step()
+    assert not training.state.cases and training.events() == ["deployed"]
+    training.send(errors(45, DRIFT_TRIAL_ROWS), 1)
+    assert training.events() == ["deployed", "confirmed"]
+
+
+def next_attempt(stream: ControlledRows) -> None:
+    """Send the rows that the next attempt needs, after its pause."""
+    stream.send(errors(120, len(stream.state.cases[0].row_ids)))
+    stream.state.cooldown_until = 0
+
+
+@pytest.mark.parametrize("event", ["not_promoted", "failed"])
+def test_an_attempt_that_fails_is_repeated_with_twice_the_rows_and_three_in_all(training, event):
+    for attempt in (2, 3):
+        job = job_of(training)
+        if event == "failed":
+            training.api.fail(job)
+        else:
+            training.api.finish(job, deployed=False)
+        training.act()
+        [case] = training.state.cases
+        assert (case.attempt, case.phase) == (attempt, Collecting(2 * len(case.row_ids)))
+        training.act()
+        assert isinstance(case.phase, Collecting)  # there are not so many yet
+        next_attempt(training)
+        training.act()
+    training.api.fail(job_of(training))
+    training.act()
+    assert not training.state.cases
+    expected = [event, "job_submitted"] * 2 + ["failed", "abandoned"]
+    assert training.events() == expected
+
+
+def test_a_cancelled_job_is_not_repeated(training):
+    training.api.cancel(job_of(training))
+    training.act()
+    assert not training.state.cases and training.events() == ["cancelled"]
+
+
+def test_a_job_that_the_api_has_lost_counts_as_failed(training):
+    training.api.jobs.clear()
+    training.act()
+    assert training.events() == ["failed"] and training.state.cases[0].attempt == 2
+
+
+def test_a_rejected_table_is_repeated_with_more_rows_and_three_attempts_in_all(training):
+    training.api.fail(job_of(training))
+    training.act()
+    training.api.rejects_jobs = True
+    for _ in range(2):
+        next_attempt(training)
+        training.act()
+    assert training.events() == ["failed", "refused", "refused", "abandoned"]
+    assert not training.state.cases
+
+
+def test_a_job_that_was_submitted_before_a_kill_is_not_submitted_again(drifted):
+    saved = msgspec.json.encode(drifted.state)
+    drifted.act()
+    restarted = ControlledRows(msgspec.json.decode(saved, type=State), drifted.next_id)
+    restarted.controller.api = drifted.api
+    restarted.act()
+    assert len(drifted.api.jobs) == 1 and job_of(restarted) == job_of(drifted)
+
+
+def test_a_history_without_the_rows_is_not_read_again_and_again(drifted):
+    drifted.history = []
+    drifted.act()
+    drifted.send(errors(120, 10_000))
+    [case] = drifted.state.cases
+    assert len(case.row_ids) >= case.phase.rows_needed  # never out of reach
+    drifted.act()
+    assert len(drifted.replays) == 1
+    drifted.controller.next_replay = 0
+    drifted.act()
+    assert len(drifted.replays) == 2 and isinstance(case.phase, Collecting)
+
+
+def test_a_clock_that_was_set_back_does_not_prolong_the_cooldown(drifted):
+    drifted.state.cooldown_until = 1e12
+    drifted.act()
+    assert drifted.state.cooldown_until <= time.time() + DRIFT_COOLDOWN_SECONDS
+    assert not drifted.replays
+
+
+def test_a_long_reason_is_cut_so_that_the_event_can_be_read_again(training):
+    job = job_of(training)
+    training.api.fail(job)
+    training.api.jobs[job].reason = "x" * 10_000
+    training.act()
+    [event] = training.state.events
+    assert len(event.text) == MAX_TEXT_CHARACTERS and decode_event(encode(event)) == event
