@@ -14,17 +14,19 @@ from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
-from tests.support.environment import ROOT, load
+from retrain_worker.sandbox.dataset import Dataset
+from retrain_worker.training_log import read_log
+from tests.support.environment import ROOT
 from tests.support.samples import NEWER, write_job, write_models
 
-TRAINED = {"model.keras", "model.tflite", "golden.json", "training.json", "progress.json"}
+TRAINED = {"model.keras", "model.tflite", "golden.json", "training.json"}
 
 
 def train(folder: Path, rows, model: Path | None = None, **job) -> SimpleNamespace:
     """Run train.py on `rows`, (rows, columns + 1), and return how it ended and what it left."""
     given, out = write_job(folder / "in", rows, model, **job), folder / "out"
     out.mkdir()
-    command = [sys.executable, ROOT / "retrain_worker/train.py", given, out]
+    command = [sys.executable, ROOT / "retrain_worker/sandbox/train.py", given, out]
     with (folder / "log").open("w") as log, (folder / "errors").open("w") as errors:
         process = subprocess.Popen(command, stdout=log, stderr=errors, cwd=folder)
     peak = watch(process)
@@ -34,6 +36,11 @@ def train(folder: Path, rows, model: Path | None = None, **job) -> SimpleNamespa
     content = {name: json.loads(files[name].read_text()) for name in files if ".json" in name}
     done = {"code": process.returncode, "log": lines, "errors": said, "peak": peak}
     return SimpleNamespace(**done, files=files, content=content)
+
+
+def epochs_of(done: SimpleNamespace) -> list:
+    """Return the epochs that a training printed, as the worker reads them."""
+    return read_log("\n".join(done.log).encode()).epochs
 
 
 def watch(process: subprocess.Popen) -> float:
@@ -112,11 +119,10 @@ def test_from_scratch_it_beats_the_mean_by_far_and_is_close_to_linear_regression
 
 
 def test_progress_tells_of_each_epoch_in_the_units_of_the_target(scratch):
-    progress, epochs = scratch.content["progress.json"], scratch.content["training.json"]
-    assert progress["epoch"] == epochs["epochs_run"] and progress["epochs"] == 200
-    assert 20 < progress["loss"] < 80 and 20 < progress["val_loss"] < 80
-    said = [line for line in scratch.log if line.startswith("epoch ")]
-    assert len(said) == progress["epoch"] and f"val_loss {progress['val_loss']:.6g}" in said[-1]
+    epochs, epochs_run = epochs_of(scratch), scratch.content["training.json"]["epochs_run"]
+    assert [epoch.epoch for epoch in epochs] == list(range(1, epochs_run + 1))
+    last = epochs[-1]
+    assert last.epochs == 200 and 20 < last.loss < 80 and 20 < last.val_loss < 80
 
 
 def test_the_same_seed_makes_the_same_model_to_the_last_bit(scratch, diabetes, tmp_path):
@@ -168,6 +174,7 @@ def test_few_rows_one_column_and_hundreds_of_columns_work(shape, tmp_path):
     done = train(tmp_path, rows, epochs=1000)
     assert done.code == 0 and set(done.files) == TRAINED
     assert len(done.log) < 210  # though 1000 epochs were allowed
+    assert epochs_of(done)[-1].epoch == done.content["training.json"]["epochs_run"]
 
 
 @pytest.mark.parametrize("name", ["sequential.keras", "two_branches.keras", "sequential.h5"])
@@ -182,9 +189,8 @@ def test_an_uploaded_model_is_trained_further_as_it_is(models, name, tmp_path):
 
 def test_the_first_weights_stay_if_training_makes_it_only_worse(models, tmp_path):
     rows = linear(400)
-    validation = load("retrain_worker/rows.py").Rows
     write_job(tmp_path / "look", rows)
-    learned = validation(tmp_path / "look/train.npy", 7).training
+    learned = Dataset(tmp_path / "look/train.npy", 7).training
     rows[learned, -1] -= 1000  # what is learned from is wrong, what is measured on is right
     done = train(tmp_path / "run", rows, models / "sequential.keras", epochs=3)
     assert "no epoch was better than the weights before: they stay" in done.log
@@ -222,14 +228,14 @@ REFUSED = {
     "zip_bomb.keras": "unpacks to 2,147,483,6",
 }
 ASK = """
-import json, pathlib, sys, uploaded
+import json, pathlib, sys, uploaded_model
 answers = {}
 for file in pathlib.Path(sys.argv[1]).glob("*.*"):
     if file.stem != "huge_dense":
         try:
-            uploaded.open_model(file, 10)
+            uploaded_model.open_model(file, 10)
             answers[file.name] = None
-        except uploaded.Refused as error:
+        except uploaded_model.InvalidJobError as error:
             answers[file.name] = str(error)
 print(json.dumps(answers))
 """
@@ -239,7 +245,7 @@ print(json.dumps(answers))
 def answers(models):
     """Return {name: why it is refused, or None}, all from one process: Keras is slow to import."""
     command = [sys.executable, "-W", "ignore", "-c", ASK, models]
-    folder = ROOT / "retrain_worker"
+    folder = ROOT / "retrain_worker/sandbox"
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -287,9 +293,10 @@ def test_the_sample_is_the_data_that_features_sends_and_a_model_to_go_on_from(tm
     ]
     lines = (tmp_path / "diabetes.csv").read_text().splitlines()
     assert all(region.startswith(f"{lines[0]}\n") for region in regions)
-    assert sorted(sum((region.splitlines()[1:] for region in regions), [])) == sorted(lines[1:])
+    rows_of_regions = [row for region in regions for row in region.splitlines()[1:]]
+    assert sorted(rows_of_regions) == sorted(lines[1:])
     done = train(tmp_path / "run", rows, tmp_path / "diabetes.keras", epochs=10)
-    assert done.content["progress.json"]["val_loss"] < float(done.log[0].split()[-1])
+    assert epochs_of(done)[-1].val_loss < float(done.log[0].split()[-1])
 
 
 def test_data_larger_than_the_memory_it_takes_are_trained_on(scratch, tmp_path, figure):

@@ -1,7 +1,7 @@
-"""Programs that a job's container may turn out to run, and what is said of each in the end.
+"""Hostile programs, and the reason with which the job of each fails.
 
-Each is what the training executes (see `worker_stage.TRAIN`), or, in SCORING, a challenger that
-the scoring executes. One that finds a way out says so in its reason.
+The training executes those in TRAINING (see `worker_stage.TRAIN`), the scoring those in SCORING, as
+its challenger. A program that finds a way out of the sandbox says so in its reason.
 """
 
 TRY = """
@@ -15,7 +15,7 @@ def attempt(name, action):
         return
     if result != -1:
         done.append(name)
-def tell(expected=()):
+def report(expected=()):
     left = sorted(set(done) - set(expected))
     (OUT / "reason.txt").write_text(f"It could {left}." if left else "It could do nothing.")
     sys.exit(2)
@@ -129,14 +129,31 @@ OUTPUTS = {
         "(OUT / 'reason.txt').write_text('\\x1b]0;owned\\x07 no \\x1b[2J'); sys.exit(2)",
         "^.0;owned no .2J$",
     ),
-    "progress that is no progress": (
-        "for bad in ('x' * (6 << 20), '{\"epoch\": 1e999}', '[' * 99999, '{\"epoch\": \"1\"}'):\n"
-        "    (OUT / 'progress.json').write_text(bad); time.sleep(0.8)\n"
-        "(OUT / 'progress.json').unlink(); os.symlink('/etc/shadow', OUT / 'progress.json')\n"
-        "time.sleep(0.8)",
+    "lines of progress that are none": (
+        "for bad in ('{' + 'x' * (6 << 20), '{\"epoch\": 1e999, \"epochs\": 1}', '{' * 99999,\n"
+        '            \'{"epoch": "1", "epochs": 1}\', \'{"epoch": -1, "epochs": 1}\'):\n'
+        "    print(bad, flush=True); time.sleep(0.8)",
+        "is missing",
+    ),
+    "progress of 100,000 epochs": (
+        "for n in range(100_000): print(json.dumps({'epoch': n, 'epochs': n, 'loss': 1}))\n"
+        "sys.stdout.flush(); time.sleep(1.5)",
         "is missing",
     ),
 }
+# Whoever reads such a file out of a running container may block for good: dockerd's tar sees the
+# file, and opens the pipe.
+EXCHANGE = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+os.chdir(OUT)
+for name in ("progress.json", "training.json", "model.keras", "reason.txt"):
+    open(name, "w").write('{"epoch": 1, "epochs": 2}')
+    os.mkfifo(f"{name}.pipe")
+while True:
+    for name in (b"progress.json", b"training.json", b"model.keras", b"reason.txt"):
+        libc.renameat2(-100, name, -100, name + b".pipe", 2)  # RENAME_EXCHANGE
+"""
 WAYS_OUT = {
     "the network": (
         TRY + "socket.setdefaulttimeout(2)\n"
@@ -146,14 +163,14 @@ WAYS_OUT = {
         "attempt('look up names', lambda: socket.getaddrinfo('example.org', 80))\n"
         "attempt('send raw packets', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))\n"
         "done += [f'see {name}' for name in os.listdir('/sys/class/net') if name != 'lo']\n"
-        "tell()",
+        "report()",
         NOTHING,
     ),
     "writing everywhere": (
         TRY + "for folder, names, _ in os.walk('/'):\n"
         "    if folder == '/proc': names[:] = ['self', 'sys']\n"
         "    attempt(folder, lambda: tempfile.TemporaryFile(dir=folder))\n"
-        "tell(('/out', '/tmp', '/dev/shm', '/dev/mqueue'))",
+        "report(('/out', '/tmp', '/dev/shm', '/dev/mqueue'))",
         NOTHING,
     ),
     "changing what came in": (
@@ -165,7 +182,7 @@ WAYS_OUT = {
         "attempt('remount', lambda: libc.mount(b'none', b'/in', None, 32, None))\n"
         "assert (IN / 'train.npy').read_bytes() == b't' * 1000\n"
         "assert not [f for f in IN.iterdir() if b'h' * 500 in f.read_bytes()], 'the hold-out'\n"
-        "tell()",
+        "report()",
         NOTHING,
     ),
     "becoming more than nobody": (
@@ -181,7 +198,7 @@ WAYS_OUT = {
         "attempt('set the clock', lambda: time.clock_settime(0, 0))\n"
         "done += [f for f in ('/etc/shadow', '/dev/mem', '/dev/kmsg', '/proc/kcore', '/dev/vda',\n"
         "         '/var/run/docker.sock', '/proc/1/environ') if os.access(f, os.R_OK)]\n"
-        "tell(['/proc/1/environ'])",  # that is itself
+        "report(['/proc/1/environ'])",  # that is itself
         NOTHING,
     ),
     "ending process 1": (
@@ -197,7 +214,7 @@ WAYS_OUT = {
         "for f in ('/proc/sysrq-trigger', '/sys/fs/cgroup/memory/memory.limit_in_bytes',\n"
         "          '/proc/sys/kernel/core_pattern', '/sys/kernel/uevent_helper'):\n"
         "    attempt(f, lambda: open(f, 'w'))\n"
-        "tell()",
+        "report()",
         NOTHING,
     ),
 }

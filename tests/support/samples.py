@@ -1,9 +1,9 @@
 """Models as people upload them, good, odd and hostile: a file for each.
 
-    python tests/samples.py FOLDER        # writes them all, in about ten seconds
+    python tests/support/samples.py FOLDER        # writes all of them, in about ten seconds
 
 Tests run it as a process of its own (`write_models`), because Keras takes seconds to import and
-warns of much. All take ten columns unless their name says otherwise, and answer with one number.
+prints many warnings. All take ten columns unless their name says otherwise, and predict one number.
 """
 
 import io
@@ -29,7 +29,7 @@ def write_models(folder: Path) -> Path:
 
 
 def write_job(folder: Path, rows, model: Path | None = None, **job) -> Path:
-    """Write what `train.py` takes: `rows` has the shape (rows, columns + 1)."""
+    """Write the inputs of `train.py`: `rows` has the shape (rows, columns + 1)."""
     import numpy as np
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def climbing(path: Path, source: Path) -> None:
 
 
 class Harm:
-    """What a pickle may do when it is opened: this one leaves a trace."""
+    """A pickle that runs a command when it is loaded: it leaves a file."""
 
     def __reduce__(self):
         return os.system, ("touch /tmp/a-pickle-was-opened",)

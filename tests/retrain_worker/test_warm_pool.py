@@ -11,13 +11,12 @@ import pytest
 
 from tests.support.docker import docker, python_image
 from tests.support.environment import ROOT
+from tests.support.fake_api import SECRET, fake_api
 from tests.support.waiting import wait_for
 from tests.support.worker_stage import (
-    SECRET,
     api_name,
-    scorer_image,
+    job_image,
     send,
-    small_api,
     wait_for_end,
     workers,
 )
@@ -25,20 +24,25 @@ from tests.support.worker_stage import (
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    with scorer_image(tmp_path_factory.mktemp("image")) as name:
+    with job_image(tmp_path_factory.mktemp("image")) as name:
         yield name
 
 
 @pytest.fixture
 def stage(tmp_path, broker, image):
-    """A small API and a function that starts a worker; at the end nothing may be left."""
-    with small_api() as api, workers(tmp_path, api, broker) as start:
+    """A fake API and a function that starts a worker; at the end nothing may be left."""
+    with fake_api() as api, workers(tmp_path, api, broker) as start:
+        lives = []
 
         def worker(**settings):
-            images = {"TRAINER_IMAGE": image, "MODEL_IMAGE": image, "TRAIN_WARM": "1"}
+            images = {"TRAINER_IMAGE": image, "MODEL_IMAGE": image, "TRAIN_PREWARM": "1"}
             started = start(**images | settings)
             wait_for(started.has_started, 30, "the worker")
+            lives.append(started)
             return started
+
+        def stop():
+            lives[-1].stop()
 
         def run(program: str):
             job = api.add(program)
@@ -47,7 +51,7 @@ def stage(tmp_path, broker, image):
             assert job.state == "succeeded", job.reason
             return job
 
-        yield SimpleNamespace(start=worker, run=run)
+        yield SimpleNamespace(start=worker, run=run, stop=stop)
 
 
 def waiting() -> list[str]:
@@ -87,7 +91,7 @@ def test_while_it_waits_it_uses_no_processor(stage):
 
 
 def test_switched_off_none_waits(stage):
-    stage.start(TRAIN_WARM="0")
+    stage.start(TRAIN_PREWARM="0")
     assert not waiting()
     stage.run("good()")
     assert not waiting()
@@ -130,14 +134,15 @@ def test_an_image_that_cannot_wait_is_started_cold(stage, trainer):
 
 @pytest.fixture
 def by_hand(tmp_path, image):
-    """Return a function that lets a container wait for a program, and gives it the signal."""
+    """Return a function that lets a container wait for a program, which arrives later."""
     names = []
 
     def start(seconds: float, program: str) -> str:
+        command = ["python", "/app/prewarm.py", str(seconds)]
+        names.append(docker("run", "-d", "-v", f"{tmp_path}:/in:ro", image, *command))
+        time.sleep(0.5)
         (tmp_path / "train.py").write_text(program)
-        given = ["-v", f"{tmp_path}:/in:ro", image, "python", "/app/waiting.py", str(seconds)]
-        names.append(docker("run", "-d", *given))
-        wait_for(lambda: docker("logs", names[-1]), 20, "its first line")
+        (tmp_path / ".complete").touch()
         return names[-1]
 
     yield start
@@ -156,13 +161,32 @@ def by_hand(tmp_path, image):
 )
 def test_it_ends_as_the_training_does_and_in_time(by_hand, seconds, program, code):
     container = by_hand(seconds, program)
-    docker("kill", "--signal", "USR1", container)
     assert docker("wait", container) == str(code)
 
 
+def test_its_time_runs_from_the_inputs_on(by_hand):
+    began = time.monotonic()
+    container = by_hand(2, "import time; time.sleep(600)")
+    assert docker("wait", container) == str(128 + signal.SIGKILL)
+    assert time.monotonic() - began >= 2.5
+
+
+def test_a_container_that_still_imports_is_given_a_job_and_trains_when_it_is_ready(
+    stage, tmp_path_factory
+):
+    slow = "import time; time.sleep(6); imported = True"
+    with job_image(tmp_path_factory.mktemp("slow"), libraries=slow) as image:
+        stage.start(TRAINER_IMAGE=image)
+        [container] = waiting()
+        job = stage.run("good(); import libraries; print('imported', libraries.imported)")
+        assert job.report["containers"]["training"] == container
+        assert "imported True" in job.log
+        stage.stop()
+
+
 def test_it_ends_at_once_if_the_imports_fail(tmp_path):
-    shutil.copy(ROOT / "retrain_worker/waiting.py", tmp_path)
+    shutil.copy(ROOT / "retrain_worker/sandbox/prewarm.py", tmp_path)
     (tmp_path / "libraries.py").write_text("raise ImportError('no such library')")
-    given = ["-v", f"{tmp_path}:/app:ro", python_image(), "python", "/app/waiting.py", "60"]
+    given = ["-v", f"{tmp_path}:/app:ro", python_image(), "python", "/app/prewarm.py", "60"]
     done = subprocess.run(["docker", "run", "--rm", *given], capture_output=True, timeout=30)
     assert done.returncode == 1 and b"no such library" in done.stderr
