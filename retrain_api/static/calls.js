@@ -1,42 +1,42 @@
-// Calls of the API. An answer that is an error throws it as the sentence that the API gave.
+// The calls of the API. An answer that is an error is thrown with the sentence that the API gave.
 
 import { byId } from "./dom.js";
+import { t } from "./i18n.js";
 
-const LOOK_MS = 3000;
-const AGAIN_MS = 5000;
-const CAN_BE_SENT = /^[ -~]+$/; // in a header; a token of other characters no server has
-const AWAY = "The service does not answer. Is it running? This page goes on by itself when it is.";
+const POLL_MS = 3000;
+const RETRY_MS = 5000;
+const HEADER_TEXT = /^[ -~]+$/; // a token of other characters cannot be sent, and no server has one
 
 export async function get(path) {
-  return answerOf(await fetch(path).catch(away));
+  return answerOf(await fetch(path).catch(unreachable));
 }
 
-// Call `look` now and every few seconds; return what stops that. An error is told until it is gone.
-export function keepLooking(look, problem) {
-  let wrong = false;
+// Call `look` now and every few seconds; return what stops that. A problem is shown until it is gone.
+export function poll(look, showProblem) {
+  let failed = false;
   let stopped = false;
   const turn = async () => {
     try {
       await look();
-      if (wrong) problem("");
-      wrong = false;
+      if (failed) showProblem("");
+      failed = false;
     } catch (error) {
       if (stopped) return; // meanwhile
-      wrong = true;
-      problem(error.message);
+      failed = true;
+      showProblem(error.message);
     }
   };
   turn();
-  const timer = setInterval(turn, LOOK_MS);
+  const timer = setInterval(turn, POLL_MS);
   return () => {
     stopped = true;
     clearInterval(timer);
   };
 }
 
-// A call that changes something. If the service wants its token, ask for it and call again.
+// A call that changes something. If the service requires its token, ask for it and call again.
 export async function change(method, path) {
-  const answer = await fetch(path, { method, headers: permit() }).catch(away);
+  const answer = await fetch(path, { method, headers: authorization() }).catch(unreachable);
   if (answer.status !== 401) return answerOf(answer);
   await askForToken();
   return change(method, path);
@@ -44,42 +44,50 @@ export async function change(method, path) {
 
 // Upload a form; `progress` is called with the share that is sent, from 0 to 1.
 export async function upload(path, form, progress) {
-  const request = await sent(path, form, progress);
+  const request = await send(path, form, progress);
   if (request.status === 401) {
     await askForToken();
     return upload(path, form, progress);
   }
-  const told = JSON.parse(request.responseText);
-  if (request.status >= 400) throw new Error(told.error);
-  return told;
+  const answer = parse(request.responseText);
+  if (request.status >= 400) throw new Error(answer.error);
+  return answer;
 }
 
-function sent(path, form, progress) {
+function send(path, form, progress) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch does not tell how far an upload is
+    const request = new XMLHttpRequest(); // fetch does not report the progress of an upload
     request.open("POST", path);
-    for (const [name, value] of Object.entries(permit())) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => progress(event.loaded / event.total);
     request.onload = () => resolve(request);
-    request.onerror = () => reject(new Error(AWAY));
+    request.onerror = () => reject(new Error(t("problem.unreachable")));
     request.send(form);
   });
 }
 
-async function answerOf(answer) {
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(told.error);
-  return told;
+async function answerOf(response) {
+  const answer = parse(await response.text());
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
 }
 
-function away() {
-  throw new Error(AWAY);
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(t("problem.answer"));
+  }
 }
 
-// The token stays in this tab, and only until it is closed.
-function permit() {
+function unreachable() {
+  throw new Error(t("problem.unreachable"));
+}
+
+// The token stays in this tab, and only until the tab is closed.
+function authorization() {
   const token = sessionStorage.getItem("token") ?? "";
-  return CAN_BE_SENT.test(token) ? { Authorization: `Bearer ${token}` } : {};
+  return HEADER_TEXT.test(token) ? { Authorization: `Bearer ${token}` } : {};
 }
 
 function askForToken() {
@@ -94,24 +102,24 @@ function askForToken() {
       resolve();
     };
     byId("token-no").onclick = () => dialog.close();
-    dialog.onclose = () => reject(new Error("Nothing was done: that needs the token."));
+    dialog.onclose = () => reject(new Error(t("token.missing")));
   });
 }
 
-// Follow server-sent events until `stop()`; `handlers` get what each event says.
-export function follow(path, handlers, problem) {
+// Follow server-sent events until `stop()`; `handlers` get the data of each event by its name.
+export function follow(path, handlers, showProblem) {
   const source = new EventSource(path);
   let stopped = false;
   let stopNext = () => {};
   for (const [name, handle] of Object.entries(handlers))
     source.addEventListener(name, (event) => handle(event.data));
   source.onerror = async () => {
-    if (source.readyState !== EventSource.CLOSED) return problem(AWAY); // it tries again by itself
-    const why = await whyNot(path);
+    if (source.readyState !== EventSource.CLOSED) return showProblem(t("problem.unreachable")); // it retries
+    const problem = await findProblem(path);
     if (stopped) return; // meanwhile
-    problem(why);
-    const again = setTimeout(() => (stopNext = follow(path, handlers, problem)), AGAIN_MS);
-    stopNext = () => clearTimeout(again);
+    showProblem(problem);
+    const retry = setTimeout(() => (stopNext = follow(path, handlers, showProblem)), RETRY_MS);
+    stopNext = () => clearTimeout(retry);
   };
   return () => {
     stopped = true;
@@ -120,15 +128,15 @@ export function follow(path, handlers, problem) {
   };
 }
 
-// An EventSource hides the answer that ended it: ask again, and read no further than the error.
-async function whyNot(path) {
-  const stopping = new AbortController();
+// An EventSource hides the answer that ended it: ask again, and read only the error.
+async function findProblem(path) {
+  const aborting = new AbortController();
   try {
-    const answer = await fetch(path, { signal: stopping.signal });
-    return answer.ok ? "" : (await answer.json()).error;
+    const response = await fetch(path, { signal: aborting.signal });
+    return response.ok ? "" : (await response.json()).error;
   } catch {
-    return AWAY;
+    return t("problem.unreachable");
   } finally {
-    stopping.abort();
+    aborting.abort();
   }
 }

@@ -1,17 +1,17 @@
-// Building and filling the document. Whatever came from outside gets in as text, never as HTML.
+// Build and fill the document. Text from outside is inserted as text, never as HTML.
 
 export const byId = (id) => document.getElementById(id);
 
 // A new element: node("td", {class: "number"}, 7), node("p", {}, "a ", node("b", {}, "c")).
-export function node(tag, attributes = {}, ...inner) {
-  const made = document.createElement(tag);
+export function node(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value != null) made.setAttribute(name, value);
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  made.append(...inner.filter((part) => part != null && part !== false));
-  return made;
+  element.append(...children.filter((child) => child != null && child !== false));
+  return element;
 }
 
 export function write(id, text) {
@@ -19,22 +19,17 @@ export function write(id, text) {
   if (element.textContent !== String(text)) element.textContent = text;
 }
 
-// Tell what is wrong, at the top, until `tell("")`.
-export function tell(problem) {
+// Show a problem at the top of the page until `showProblem("")`.
+export function showProblem(problem) {
   write("problem", problem);
   byId("problem").hidden = !problem;
 }
 
-// Draw a list, but only when it tells something new: else whoever is in it with the keyboard is lost.
-export function fill(id, rows, made) {
-  const told = JSON.stringify(rows);
-  const place = byId(id);
-  if (place.told === told) return;
-  place.told = told;
-  place.replaceChildren(...rows.map(made));
+// Draw a list, but only when its rows have changed: a new element would lose the keyboard's focus.
+export function fill(id, rows, draw) {
+  const shown = JSON.stringify(rows);
+  const list = byId(id);
+  if (list.shown === shown) return;
+  list.shown = shown;
+  list.replaceChildren(...rows.map(draw));
 }
-
-export const short = (number) => (number == null ? "–" : String(Number(number.toPrecision(4))));
-export const whole = (number) => (number == null ? "–" : number.toLocaleString("en"));
-export const clock = (moment) => new Date(moment).toLocaleTimeString("en-GB");
-export const day = (moment) => new Date(moment).toLocaleString("en-GB");

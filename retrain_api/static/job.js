@@ -1,148 +1,101 @@
-// One job: its progress and log as they come, and at the end its report.
+// One job: its progress, losses and log while it runs, and its report at the end.
 
 import { change, follow, get } from "./calls.js";
-import { drawLosses } from "./charts.js";
-import { byId, node, short, tell, whole } from "./dom.js";
+import { byId, node, showProblem } from "./dom.js";
+import { named, short, t } from "./i18n.js";
+import { lossChart } from "./losses.js";
+import { describeReport } from "./report.js";
 
-const EPOCH = /^epoch (\d+)\/\d+ {2}loss (\S+) {2}val_loss (\S+)$/;
-const LOG_LINES = 2000; // shown, at most
+const MAX_LOG_LINES = 2000;
 
-// Show the job in its place and follow it until it has ended; return what stops that.
-export function watch(id) {
-  const place = byId("job");
-  const parts = layout(id);
-  place.replaceChildren(...Object.values(parts));
-  place.hidden = false;
-  place.focus();
-  const losses = [];
+// Show the job and follow it until it has ended; return what stops that.
+export function followJob(id) {
+  const losses = lossChart();
+  const parts = layout(id, losses.svg);
+  byId("job").replaceChildren(...Object.values(parts));
+  byId("job").hidden = false;
+  byId("job").focus();
   let state = "";
   const stop = follow(`/jobs/${encodeURIComponent(id)}/events`, {
-    open: () => { // again, perhaps: then all is told from the beginning
-      tell("");
-      losses.length = 0;
+    open: () => { // perhaps not the first time: then the server sends everything again
+      showProblem("");
+      losses.clear();
       parts.log.querySelector("pre").textContent = "";
     },
-    log: (text) => addLog(parts, losses, text.split("\n")),
-    progress: (data) => tellProgress(parts, JSON.parse(data)),
+    epoch: (data) => losses.add(JSON.parse(data)),
+    log: (text) => addLog(parts, text.split("\n")),
+    progress: (data) => showProgress(parts, JSON.parse(data)),
     state: (data) => {
-      const told = JSON.parse(data);
-      state = told.state;
-      tellState(parts, id, told);
-      if (!isOpen(told)) {
-        stop(); // else the browser would ask again for what has ended
-        report(parts, id);
-      }
+      const job = JSON.parse(data);
+      state = job.state;
+      showState(parts, id, job);
+      if (isOpen(state)) return;
+      stop(); // or the browser would ask again for a stream that has ended
+      showReport(parts, id);
     },
-  }, (problem) => isOpen({ state }) && tell(problem));
-  return stop;
-}
-
-const isOpen = ({ state }) => ["", "queued", "running"].includes(state);
-
-function layout(id) {
-  return {
-    head: node("h2", {}, `Job ${id} `, node("span", { class: "state" })),
-    about: node("p", { role: "status" }),
-    bar: node("progress", { hidden: true, "aria-label": "Epochs" }),
-    chart: emptyChart(),
-    report: node("div"),
-    actions: node("p", { class: "actions" }),
-    log: node("details", {}, node("summary", {}, "Log of the training"), node("pre", { tabindex: 0 })),
+  }, (problem) => isOpen(state) && showProblem(problem));
+  return () => {
+    stop();
+    losses.stop();
   };
 }
 
-function emptyChart() {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("hidden", "");
-  return svg;
+const isOpen = (state) => ["", "queued", "running"].includes(state);
+
+function layout(id, chart) {
+  return {
+    head: node("h2", {}, t("job.title", { id }), " ", node("span", { class: "state" })),
+    about: node("p", { role: "status" }),
+    bar: node("progress", { hidden: true, "aria-label": t("job.epochs") }),
+    chart,
+    report: node("div"),
+    actions: node("p", { class: "actions" }),
+    log: node("details", {}, node("summary", {}, t("job.log")), node("pre", { tabindex: 0 })),
+  };
 }
 
-function tellState({ head, about, actions, bar, chart, log }, id, told) {
+function showState({ head, about, actions, bar, log }, id, { state, reason }) {
   const badge = head.querySelector(".state");
-  badge.textContent = told.state;
-  badge.className = `state ${told.state}`;
-  if (told.reason || told.state === "queued") about.textContent = told.reason ?? "It waits for a worker.";
-  if (told.state === "running" && !chart.childNodes.length) about.textContent = "A container is being started.";
-  if (!isOpen(told)) bar.hidden = true;
-  if (told.state === "failed") log.open = true;
-  const cancel = node("button", { type: "button", class: "plain", onclick: () => end(id) }, "Cancel this job");
-  actions.replaceChildren(...(isOpen(told) ? [cancel] : []));
+  badge.textContent = named("state", state);
+  badge.className = `state ${state}`;
+  if (reason || state === "queued") about.textContent = reason ?? t("job.waiting");
+  if (state === "running" && bar.hidden) about.textContent = t("job.starting");
+  if (!isOpen(state)) bar.hidden = true;
+  if (state === "failed") log.open = true;
+  const cancel = node("button", { type: "button", class: "plain", onclick: () => end(id) }, t("job.cancel"));
+  actions.replaceChildren(...(isOpen(state) ? [cancel] : []));
 }
 
 async function end(id) {
   try {
     await change("DELETE", `/jobs/${encodeURIComponent(id)}`);
   } catch (error) {
-    tell(error.message);
+    showProblem(error.message);
   }
 }
 
-function tellProgress({ about, bar }, { epoch, epochs, loss, val_loss }) {
+function showProgress({ about, bar }, { epoch, epochs, loss, val_loss }) {
   if (!epoch) return;
-  about.textContent = `Epoch ${epoch} of ${epochs}: loss ${short(loss)}, in validation ${short(val_loss)}.`;
+  about.textContent = t("job.epoch", { epoch, epochs, loss: short(loss), validation: short(val_loss) });
   bar.hidden = false;
   bar.max = epochs;
   bar.value = epoch;
 }
 
-// Add lines to the log, and the losses that they tell to the chart.
-function addLog({ log, chart }, losses, lines) {
+function addLog({ log }, lines) {
   const text = log.querySelector("pre");
-  const kept = [...text.textContent.split("\n"), ...lines].slice(-LOG_LINES);
+  const kept = [...text.textContent.split("\n"), ...lines].slice(-MAX_LOG_LINES);
   text.textContent = kept.join("\n").trimStart();
   text.scrollTop = text.scrollHeight;
-  for (const line of lines) {
-    const found = EPOCH.exec(line)?.slice(1).map(Number);
-    if (found?.every(Number.isFinite)) {
-      if (losses.length && found[0] <= losses.at(-1)[0]) losses.length = 0; // another attempt
-      losses.push(found);
-    }
-  }
-  if (losses.length > 1) {
-    chart.removeAttribute("hidden");
-    drawLosses(chart, losses);
-  }
 }
 
-async function report({ report: place, about }, id) {
+async function showReport({ report, about }, id) {
   try {
     const job = await get(`/jobs/${encodeURIComponent(id)}`);
-    if (job.report) {
-      about.textContent = job.reason;
-      place.replaceChildren(...describe(job, job.report));
-    }
+    if (!job.report) return;
+    about.textContent = job.reason;
+    report.replaceChildren(...describeReport(job, job.report));
   } catch (error) {
-    tell(error.message);
+    showProblem(error.message);
   }
-}
-
-// The errors side by side: of the new model, of the one that served, of always saying the mean.
-function describe(job, { version, mae, regions, compared_with: champion, training }) {
-  const head = ["Rows held out", "Rows", `New: version ${version}`, `Served then: version ${champion}`, "Always the mean"];
-  const rows = mae ? [errors("all", job.hold_out_rows, mae)] : [];
-  if (regions.length > 1) rows.push(...regions.map((region) => errors(region.file, region.rows, region)));
-  const names = head.map((name, column) => node("th", { scope: "col", class: column ? "number" : "" }, name));
-  const table = node("table", {}, node("thead", {}, node("tr", {}, ...names)), node("tbody", {}, ...rows));
-  const facts = [
-    `${whole(training.epochs_run)} epochs in ${short(training.seconds)} s`,
-    `${whole(training.parameters)} parameters`,
-    `started from ${training.started_from}`,
-    `trained on ${whole(job.rows)} rows`,
-  ];
-  return [
-    node("h3", {}, "Mean absolute error on rows that the training never saw"),
-    rows.length ? node("div", { class: "scroll" }, table) : node("p", {}, "It was not scored."),
-    node("ul", { class: "facts" }, ...facts.map((fact) => node("li", {}, fact))),
-    node("p", {}, node("a", { href: "#models" }, "To all versions")),
-  ];
-}
-
-function errors(name, rows, { challenger, champion, mean }) {
-  const all = [challenger, champion, mean];
-  const least = Math.min(...all.filter((error) => error != null));
-  const cells = all.map((error) =>
-    node("td", { class: error === least ? "number best" : "number" }, short(error)),
-  );
-  return node("tr", {}, node("th", { scope: "row" }, name), node("td", { class: "number" }, whole(rows)), ...cells);
 }

@@ -1,60 +1,67 @@
-// Versions: what each scored, which one serves; another one with a click.
+// The view of the versions: what each scored, which one is current; a click deploys another one.
 
-import { change, get, keepLooking } from "./calls.js";
-import { day, fill, node, short, tell, write } from "./dom.js";
+import { change, get, poll } from "./calls.js";
+import { fill, node, showProblem, write } from "./dom.js";
+import { day, short, t } from "./i18n.js";
 
-export const start = () => keepLooking(list, tell);
+export const start = () => poll(list, showProblem);
 
 async function list() {
   const [{ models }, current] = await Promise.all([get("/models"), get("/models/current")]);
-  write("serving", serving(current));
+  write("serving", describe(current));
   const reports = [...models].reverse();
   fill("model-list", reports.map((report) => ({ report, serves: report.version === current.version })), card);
 }
 
-// What was chosen, and what the replicas of `model` say that they do.
-function serving({ version, replicas }) {
+// The version that was chosen, and what the replicas of `model` report.
+function describe({ version, replicas }) {
   const all = Object.values(replicas);
-  const there = all.filter((replica) => replica.serves === version).length;
+  const serving = all.filter((replica) => replica.serves === version).length;
   const refused = all.find((replica) => replica.refused?.version === version)?.refused.reason;
-  const who = all.length
-    ? `${there} of ${all.length} replicas of model serve it.`
-    : "No replica of model has told yet what it serves.";
-  return `Version ${version} is to serve. ${who}${refused ? ` One refused it: ${refused}` : ""}`;
+  return [
+    t("models.current", { version: String(version) }),
+    all.length ? t("models.replicas", { serving, count: all.length }) : t("models.noReplicas"),
+    refused ? t("models.refused", { reason: refused }) : "",
+  ].join(" ");
 }
 
 function card({ report, serves }) {
-  const { version, why, mae, created, columns, compared_with: champion } = report;
-  const facts = mae
-    ? [`error: ${short(mae.challenger)}`, `version ${champion}: ${short(mae.champion)}`, `always the mean: ${short(mae.mean)}`]
-    : [];
-  if (columns) facts.push(`${columns.length} columns`);
-  if (created) facts.push(day(created));
+  const title = t("models.version", { version: String(report.version) });
   return node(
-    "article", { class: "card model", "aria-label": `Version ${version}` },
-    node("h2", {}, `Version ${version}`, serves && node("span", { class: "state serves" }, "serves")),
-    node("ul", { class: "facts" }, ...facts.map((fact) => node("li", {}, fact))),
-    node("p", {}, why),
+    "article", { class: "card model", "aria-label": title },
+    node("h2", {}, title, serves && node("span", { class: "state serves" }, t("models.serves"))),
+    node("ul", { class: "facts" }, ...facts(report).map((fact) => node("li", {}, fact))),
+    node("p", {}, report.why),
     node("p", { class: "actions" }, ...actions(report, serves)),
   );
+}
+
+function facts({ mae, created, columns, compared_with: champion }) {
+  return [
+    mae && t("models.error", { error: short(mae.challenger) }),
+    mae && t("models.championError", { version: String(champion), error: short(mae.champion) }),
+    mae && t("models.meanError", { error: short(mae.mean) }),
+    columns && t("models.columns", { count: columns.length }),
+    created && day(created),
+  ].filter(Boolean);
 }
 
 function actions({ version, fits_stream: fits, sha256, job }, serves) {
   const able = version === 0 || fits;
   const files = Object.keys(sha256 ?? {}).filter((name) => /^model\.(keras|tflite)$/.test(name));
   return [
-    able && !serves && node("button", { type: "button", onclick: () => deploy(version) }, "Serve this one"),
+    able && !serves && node("button", { type: "button", onclick: () => deploy(version) }, t("models.deploy")),
     ...files.map((name) => node("a", { href: `/models/${version}/${name}`, download: "" }, name)),
-    job && node("a", { href: `#jobs/${encodeURIComponent(job)}` }, "its job"),
+    job && node("a", { href: `#jobs/${encodeURIComponent(job)}` }, t("models.job")),
   ];
 }
 
 async function deploy(version) {
-  tell("");
+  showProblem("");
   try {
     await change("POST", `/models/${version}/deploy`);
     await list();
   } catch (error) {
-    tell(error.message);
+    showProblem(error.message);
   }
 }

@@ -1,29 +1,31 @@
-// The page: which part is shown. A part works only while somebody looks at it.
+// The entry: shows one view of the page. A view works only while it is visible.
 
-import { byId, tell } from "./dom.js";
+import { byId, showProblem } from "./dom.js";
+import { translateDocument } from "./i18n.js";
 import * as jobs from "./jobs.js";
 import * as live from "./live.js";
 import * as models from "./models.js";
 
-const PARTS = { live, jobs, models };
+const VIEWS = { live, jobs, models };
 
 let stop = () => {};
 
-// The address says what is shown: #live, #jobs, #jobs/ID, #models.
+// The address selects the view: #live, #jobs, #jobs/ID, #models.
 function show() {
   stop();
-  tell("");
+  showProblem("");
   const [name, id] = location.hash.slice(1).split("/");
-  const shown = Object.hasOwn(PARTS, name) ? name : "live";
-  for (const part of Object.keys(PARTS)) {
-    byId(part).hidden = part !== shown;
-    const link = document.querySelector(`nav a[href="#${part}"]`);
-    if (part === shown) link.setAttribute("aria-current", "page");
+  const shown = Object.hasOwn(VIEWS, name) ? name : "live";
+  for (const view of Object.keys(VIEWS)) {
+    byId(view).hidden = view !== shown;
+    const link = document.querySelector(`nav a[href="#${view}"]`);
+    if (view === shown) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  stop = document.hidden ? () => {} : PARTS[shown].start(id);
+  stop = document.hidden ? () => {} : VIEWS[shown].start(id);
 }
 
+translateDocument();
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", show);
 show();
