@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.docker import docker
-from tests.support.fake_api import fake_api
+from tests.support.fake_worker_api import fake_api
 from tests.support.hostile import EXCHANGE, LATE, SCORING, TRAINING
 from tests.support.waiting import wait_for
 from tests.support.worker_stage import job_image, left_of, send, wait_for_end, workers

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.docker import docker, python_image
 from tests.support.environment import ROOT
-from tests.support.fake_api import SECRET, fake_api
+from tests.support.fake_worker_api import SECRET, fake_api
 from tests.support.waiting import wait_for
 from tests.support.worker_stage import (
     api_name,

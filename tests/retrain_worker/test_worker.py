@@ -22,7 +22,7 @@ from common import connection, lifecycle
 from retrain_worker.runners.docker_runner import DockerRunner
 from tests.support.docker import docker, python_image
 from tests.support.environment import ROOT, lacking
-from tests.support.fake_api import fake_api
+from tests.support.fake_worker_api import fake_api
 from tests.support.own_engine import OwnEngine
 from tests.support.waiting import wait_for
 from tests.support.worker_stage import (

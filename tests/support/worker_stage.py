@@ -18,7 +18,7 @@ from pathlib import Path
 from common.queues import declare
 from tests.support.docker import docker, has_docker, python_image
 from tests.support.environment import ROOT
-from tests.support.fake_api import SECRET, FakeApi, FakeJob
+from tests.support.fake_worker_api import SECRET, FakeApi, FakeJob
 from tests.support.service import Service
 from tests.support.waiting import wait_for
 
