@@ -1,4 +1,4 @@
-"""A stand-in for retrain_api that answers the calls of a worker: see retrain_worker/test_api_contract.
+"""A stand-in for retrain_api that answers the calls of a worker; test_api_contract compares both.
 
 It knows what a test tells it: jobs whose `program` the stand-in for train.py executes, a version
 that serves, and whether it is away.

@@ -3,7 +3,6 @@
 What dies in between does not matter: each job ends once, and nothing of it stays on the engine.
 """
 
-import csv
 import json
 import os
 import signal
@@ -11,166 +10,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
-from sklearn.datasets import load_diabetes
 
-from tests.support.broker import installed
-from tests.support.docker import docker, python_image
-from tests.support.environment import ROOT
-from tests.support.ports import free_port
+from tests.support.docker import docker
+from tests.support.retraining import data, job_images, left_of, retraining, target, write
 from tests.support.samples import write_models
-from tests.support.service import Service
 from tests.support.waiting import wait_for
-from tests.support.worker_stage import api_name
 
-data, target = load_diabetes(return_X_y=True)
 ROWS = data[:20].tolist()
-COLUMNS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 ARRAYS = "hold_out", "train"
-MODEL_IMAGE, TRAINER_IMAGE = (  # another run on the same engine has its own
-    f"monitoring-test-{os.getpid()}-{name}" for name in ("model", "trainer")
-)
-
-
-@contextmanager
-def job_images():
-    """Build the two images that jobs run in from what is on disk now; remove them at the end."""
-    base = ["--build-arg", f"PYTHON_IMAGE={python_image()}"]
-    files = {MODEL_IMAGE: "model/Dockerfile", TRAINER_IMAGE: "retrain_worker/trainer.Dockerfile"}
-    try:
-        for image, file in files.items():
-            docker("build", "-q", *base, "-t", image, "-f", str(ROOT / file), str(ROOT))
-        yield
-    finally:
-        docker("rmi", "-f", *files)
-
-
-class Retraining:
-    """The retraining half and `model` as processes, each supervised; jobs in containers."""
-
-    def __init__(self, folder, broker):
-        self.folder, self.broker, self.processes = folder, broker, []
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        self.environment = {
-            "AMQP_URL": broker.url,
-            "API_PORT": str(port),
-            "API_URL": self.url,
-            "DATA_DIR": str(folder / "data"),
-            "WORKER_SECRET_FILE": str(folder / "data/worker_secret"),
-            "LEASE_SECONDS": "60",
-            "MODEL_CACHE": str(folder / "cache"),
-            "MODEL_IMAGE": MODEL_IMAGE,
-            "TRAINER_IMAGE": TRAINER_IMAGE,
-            "TRAIN_CPUS": "1",
-        }
-        self.api = self.start("retrain_api")
-
-    def start(self, name: str, supervised: bool = True, **settings):
-        log = self.folder / f"{name}-{len(self.processes)}.log"
-        self.processes.append(Service(name, log, self.environment | settings, supervised))
-        return self.processes[-1]
-
-    @contextmanager
-    def second_worker(self):
-        second = self.start("retrain_worker", WORKER_NAME="second")
-        try:
-            yield second
-        finally:
-            second.stop()
-
-    def is_up(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/jobs", timeout=5).ok
-        except requests.ConnectionError:
-            return False
-
-    def kill_api(self) -> None:
-        assert self.api.kill()
-        wait_for(self.is_up, 60, "the next life of the API")
-
-    def get(self, path: str) -> dict:
-        return requests.get(self.url + path, timeout=30).json()
-
-    def upload(self, table, model=None, **fields) -> str:
-        files = {"data": (table.name, table.read_bytes())}
-        if model:
-            files["model"] = (model.name, model.read_bytes())
-        answer = requests.post(f"{self.url}/jobs", files=files, data=fields, timeout=60)
-        assert answer.status_code == 202, answer.text
-        return answer.json()["id"]
-
-    def job(self, id: str) -> dict:
-        return self.get(f"/jobs/{id}")
-
-    def end_of(self, id: str, seconds: float = 300) -> dict:
-        """Wait until a job has ended, and see that it left nothing on the engine."""
-        final = ("succeeded", "failed", "cancelled")
-        wait_for(lambda: self.job(id)["state"] in final, seconds, f"the end of {id}")
-        wait_for(lambda: not left_of(id), 20, f"the clean-up of {id}")
-        return self.job(id)
-
-    def training(self, id: str) -> str:
-        """Wait until the training container of a job runs, and return its id."""
-        name = f"name={id}-[0-9]-training"
-        begun = ["--filter", f"{name}-0$"], ["--filter", f"{name}-0-holder"]  # it may have waited
-        wait_for(lambda: all(docker("ps", "-q", *each) for each in begun), 60, "its container")
-        return docker("ps", "-q", "--no-trunc", *begun[0])
-
-    def stop(self) -> None:
-        """End all, and remove what a job that is not at its end has on the engine."""
-        for process in reversed(self.processes):
-            process.end()
-        secret = self.folder / "data/worker_secret"
-        if secret.exists():
-            remove_from_engine(f"monitoring.api={api_name(secret.read_text().strip())}")
-
-
-def left_of(id: str) -> str:
-    label, name = ["--filter", f"label=monitoring.job={id}"], ["--filter", f"name={id}"]
-    return docker("ps", "-aq", *name) + docker("volume", "ls", "-q", *label)
-
-
-def remove_from_engine(label: str) -> None:
-    """Remove all containers and volumes with a label."""
-    label = ["--filter", f"label={label}"]
-    if containers := docker("ps", "-aq", *label).split():
-        docker("rm", "-f", "-v", *containers)
-    if volumes := docker("volume", "ls", "-q", *label).split():
-        docker("volume", "rm", "-f", *volumes)
-
-
-@contextmanager
-def retraining(folder):
-    """Yield the retraining half with a broker of its own; at the end nothing of it is left."""
-    (folder / "broker").mkdir()
-    broker = installed(folder / "broker")
-    try:
-        system = Retraining(folder, broker)
-        try:
-            wait_for(system.is_up, 60, "the API")
-            yield system
-        finally:
-            system.stop()
-    finally:
-        broker.stop()
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     with job_images(), retraining(tmp_path_factory.mktemp("retraining")) as system:
         yield system
-
-
-def write(path, y):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([[*COLUMNS, "progression"], *np.column_stack([data, y])])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -273,74 +132,74 @@ class TestPromises:
     def test_a_worker_that_is_killed_while_it_trains_goes_on_with_its_container(
         self, served, table
     ):
-        id = served.upload(table, deploy="never", epochs=300)
-        container = served.training(id)
+        job_id = served.upload(table, deploy="never", epochs=300)
+        container = served.training(job_id)
         assert served.worker.kill()
-        job = served.end_of(id)
+        job = served.end_of(job_id)
         assert (job["state"], job["attempt"]) == ("succeeded", 1), job["reason"]
         assert job["report"]["containers"]["training"] == container
 
     def test_an_api_that_is_killed_after_its_202_and_in_the_training_ends_the_job_once(
         self, served, table
     ):
-        id = served.upload(table, deploy="never", epochs=300)
+        job_id = served.upload(table, deploy="never", epochs=300)
         served.kill_api()
-        container = served.training(id)
+        container = served.training(job_id)
         served.kill_api()
-        job = served.end_of(id)
+        job = served.end_of(job_id)
         assert (job["state"], job["attempt"]) == ("succeeded", 1), job["reason"]
         assert job["report"]["containers"]["training"] == container
 
     def test_a_training_that_ends_while_its_worker_is_dead_is_collected(self, served, table):
-        id = served.upload(table, deploy="never", epochs=20)
-        container = served.training(id)
+        job_id = served.upload(table, deploy="never", epochs=20)
+        container = served.training(job_id)
         served.worker.pause()
         docker("wait", container)
         served.worker.resume()
-        job = served.end_of(id)
+        job = served.end_of(job_id)
         assert (job["state"], job["attempt"]) == ("succeeded", 1), job["reason"]
         assert job["report"]["containers"]["training"] == container
 
     def test_a_job_of_a_worker_that_is_gone_is_taken_over_and_the_late_twin_is_refused(
         self, served, table
     ):
-        id = served.upload(table, deploy="never", epochs=300)
-        served.training(id)
+        job_id = served.upload(table, deploy="never", epochs=300)
+        served.training(job_id)
         os.kill(served.worker.process.pid, signal.SIGSTOP)
         try:
             with served.second_worker():
-                job = served.end_of(id)
+                job = served.end_of(job_id)
         finally:
             os.kill(served.worker.process.pid, signal.SIGCONT)
         assert (job["state"], job["attempt"]) == ("succeeded", 2), job["reason"]
-        over = f"job {id}, attempt 1 is over"
+        over = f"job {job_id}, attempt 1 is over"
         wait_for(lambda: over in served.worker.said(), 60, "the refusal of the first")
-        assert served.job(id) == job
+        assert served.job(job_id) == job
 
     def test_a_job_that_was_accepted_while_the_broker_was_down_runs_when_it_is_back(
         self, served, table
     ):
         served.broker.end(signal.SIGTERM)
-        id = served.upload(table, deploy="never", epochs=5)
-        assert served.job(id)["state"] == "queued"
+        job_id = served.upload(table, deploy="never", epochs=5)
+        assert served.job(job_id)["state"] == "queued"
         served.broker.start()
-        assert served.end_of(id)["state"] == "succeeded"
+        assert served.end_of(job_id)["state"] == "succeeded"
 
     def test_a_job_whose_containers_an_engine_took_along_has_a_final_state(self, served, table):
-        id = served.upload(table, deploy="never", epochs=300)
-        container = served.training(id)
-        docker("kill", *docker("ps", "-q", "--filter", f"name={id}").split())
-        job = served.end_of(id)
+        job_id = served.upload(table, deploy="never", epochs=300)
+        container = served.training(job_id)
+        docker("kill", *docker("ps", "-q", "--filter", f"name={job_id}").split())
+        job = served.end_of(job_id)
         assert (job["state"], job["attempt"]) == ("succeeded", 2), job["reason"]
         assert job["report"]["containers"]["training"] != container
 
     def test_make_down_in_the_middle_puts_the_job_back(self, served, table):
-        id = served.upload(table, deploy="never", epochs=300)
-        served.training(id)
+        job_id = served.upload(table, deploy="never", epochs=300)
+        served.training(job_id)
         served.worker.pause(signal.SIGINT)
-        assert served.job(id)["state"] == "queued" and not left_of(id)
+        assert served.job(job_id)["state"] == "queued" and not left_of(job_id)
         served.worker.resume()
-        assert served.end_of(id)["state"] == "succeeded"
+        assert served.end_of(job_id)["state"] == "succeeded"
 
     def test_a_job_longer_than_the_broker_lets_a_message_wait_is_done_once(self, served, table):
         """The broker's 30 minutes are two seconds here. A channel takes them when it opens."""
@@ -360,7 +219,7 @@ class TestPromises:
         """The data are such that whatever has seen them beats what serves now."""
         with served.second_worker():
             jobs = [served.upload(other_table, epochs=20 + n) for n in range(2)]
-            ended = [served.end_of(id) for id in jobs]
+            ended = [served.end_of(job_id) for job_id in jobs]
         assert [job["state"] for job in ended] == ["succeeded"] * 2
         one, two = sorted(ended, key=lambda job: job["version"])
         assert one["report"]["deployed"]
@@ -368,15 +227,15 @@ class TestPromises:
 
 
 def test_a_cancelled_job_leaves_no_container_after_five_seconds(served, table, figure):
-    id = served.upload(table, deploy="never", epochs=300)
-    served.training(id)
+    job_id = served.upload(table, deploy="never", epochs=300)
+    served.training(job_id)
     begin = time.monotonic()
-    answer = requests.delete(f"{served.url}/jobs/{id}", timeout=10)
+    answer = requests.delete(f"{served.url}/jobs/{job_id}", timeout=10)
     assert answer.json()["state"] == "cancelled"
-    wait_for(lambda: not left_of(id), 15, "the end of its containers")
+    wait_for(lambda: not left_of(job_id), 15, "the end of its containers")
     figure(f"cancelled: its containers were gone after {time.monotonic() - begin:.1f} s")
     assert time.monotonic() - begin < 5
-    assert served.job(id)["state"] == "cancelled"
+    assert served.job(job_id)["state"] == "cancelled"
 
 
 @pytest.fixture(scope="module")
@@ -422,16 +281,16 @@ def test_a_model_whose_file_climbs_out_when_it_is_unpacked_does_not(
 
 
 def test_no_row_of_the_hold_out_goes_into_the_training(served, table):
-    id = served.upload(table, deploy="never", epochs=300)
-    served.training(id)
-    command = ["docker", "cp", f"monitoring-{id}-1-training-0-holder:/in", "-"]
+    job_id = served.upload(table, deploy="never", epochs=300)
+    served.training(job_id)
+    command = ["docker", "cp", f"monitoring-{job_id}-1-training-0-pause:/in", "-"]
     went_in = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
-    hold_out, train = (np.load(served.folder / f"data/jobs/{id}/{n}.npy") for n in ARRAYS)
-    assert (len(hold_out), len(hold_out) + len(train)) == (served.job(id)["hold_out_rows"], 442)
+    hold_out, train = (np.load(served.folder / f"data/jobs/{job_id}/{n}.npy") for n in ARRAYS)
+    assert (len(hold_out), len(hold_out) + len(train)) == (served.job(job_id)["hold_out_rows"], 442)
     assert train[0].tobytes() in went_in
     assert not [row for row in hold_out if row.tobytes() in went_in]
-    requests.delete(f"{served.url}/jobs/{id}", timeout=10)
-    served.end_of(id)
+    requests.delete(f"{served.url}/jobs/{job_id}", timeout=10)
+    served.end_of(job_id)
 
 
 def test_a_network_that_cannot_be_served_is_kept_and_says_so(served, table, model_files):
