@@ -19,19 +19,29 @@ clean:  # stop, and remove containers, volumes, images and .run/; logs/ and .ven
 dead:  # show what could not be used, and why, without taking it out
 	@mode=$$(deploy/mode) && exec deploy/$$mode dead
 
-replay:  # send it back to where it came from
-	@mode=$$(deploy/mode) && exec deploy/$$mode dead replay
+replay:  # send it back to the queue it came from
+	@mode=$$(deploy/mode) && exec deploy/$$mode replay
 
-demo:  # watch the model rot and heal, in a system of its own, in some three minutes
+demo:  # watch the model lose its accuracy and recover, in a system of its own, in some three minutes
 	@deploy/demo
 
 sample:  # write data and a model that retraining can be tried with into sample/
-	@deploy/sample
+	@mode=$$(deploy/mode) && exec deploy/$$mode sample
 
-test:  # style and tests, in an environment and with a broker of their own
+PRODUCT = common serving features model metric plot drift retrain_api retrain_worker tools
+NEEDS_NOTHING = not (broker or docker or browser or root or tensorflow or slow)
+check:  # style, types and the tests that need nothing but Python, in less than two minutes
+	@deploy/venv .venv-check requirements/check.txt
+	.venv-check/bin/ruff check .
+	.venv-check/bin/ruff format --check .
+	.venv-check/bin/mypy $(PRODUCT)
+	.venv-check/bin/pytest --numprocesses 2 --dist loadfile -m "$(NEEDS_NOTHING)"
+
+test:  # style, types and all tests, in an environment and with a broker of their own
 	@deploy/venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy $(PRODUCT)
 	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # they wait more than they compute
 
 bench:  # measure what is promised of speed, in about ten minutes
@@ -42,10 +52,14 @@ SEED ?= $(shell date +%s)
 SECONDS ?= 300
 chaos:  # break the whole system again and again, and see what is left (SEED=7, SECONDS=60; as root)
 	@deploy/venv
-	CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(SECONDS) .venv/bin/pytest -s tests/test_chaos.py
+	CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(SECONDS) .venv/bin/pytest -s tests/system/test_chaos.py
 
 soak: export SOAK = 1
 soak:  # all tests, for hours: a million rows, ten seeds of chaos, ten times the random input
 	@$(MAKE) --no-print-directory test
 
-.PHONY: help up down clean dead replay demo sample test bench chaos soak
+lock:  # compile pyproject.toml into requirements.txt and requirements/ (UPGRADE=--upgrade: newest versions)
+	@deploy/venv .venv-check requirements/check.txt
+	@deploy/lock $(UPGRADE)
+
+.PHONY: help up down clean dead replay demo sample check test bench chaos soak lock

@@ -36,10 +36,11 @@ def load(path: str):
 
 def copy_project(folder: Path) -> None:
     """Copy what a clone would have, as it is on disk now, without what running leaves behind."""
-    left = [".git", ".venv", ".run", "logs", "__pycache__", ".*_cache"]
+    left = [".git", ".venv", ".venv-check", ".run", "logs", "sample", "__pycache__", ".*_cache"]
     left += [".hypothesis", ".schemathesis"]
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left))
     (folder / "logs").mkdir()
+    (folder / "sample").mkdir()
 
 
 @contextmanager
