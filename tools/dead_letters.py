@@ -99,6 +99,7 @@ def replay(connection: BlockingConnection) -> None:
     reading, publishing = connection.channel(), connection.channel()
     require_routing(publishing)
     publishing.tx_select()
+    reading.tx_select()
     sent, unknown, tags = 0, 0, []
     for letter in read_letters(reading):
         if letter.origin not in WORK_QUEUES:
@@ -114,10 +115,15 @@ def replay(connection: BlockingConnection) -> None:
 
 
 def acknowledge(reading: BlockingChannel, publishing: BlockingChannel, tags: list[int]) -> int:
-    """Commit the copies, acknowledge the originals, empty `tags`; return how many there were."""
+    """Commit the copies, acknowledge the originals, empty `tags`; return how many there were.
+
+    The acknowledgements are a transaction, too: RabbitMQ sends more than 32 of them to a quorum
+    queue later, and drops the rest when the channel is closed before.
+    """
     commit(publishing)
     for tag in tags:
         reading.basic_ack(tag)
+    reading.tx_commit()
     count = len(tags)
     tags.clear()
     return count

@@ -1,16 +1,16 @@
-"""A disk that fills up under `metric` or the API, and stays full, or is full again and again."""
+"""A disk that is full under `metric` or the API, for long or again and again."""
 
 import random
 import shutil
 import threading
 import time
 
-import msgspec
 import pytest
 
 from tests.support.api import Api
 from tests.support.csv_files import rows_of
 from tests.support.environment import SOAK, small_disk_at
+from tests.support.rows import message
 from tests.support.waiting import wait_for
 
 
@@ -48,7 +48,7 @@ class Hog(threading.Thread):
         self.file.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("times, seconds", [("once", 300), ("again and again", 120)])
+@pytest.mark.parametrize(("times", "seconds"), [("once", 300), ("again and again", 120)])
 def test_a_full_disk_loses_nothing_and_metric_goes_on_when_there_is_room(
     broker, run, small_disk, figure, times, seconds
 ):
@@ -60,10 +60,7 @@ def test_a_full_disk_loses_nothing_and_metric_goes_on_when_there_is_room(
     try:
         while time.monotonic() < end:
             for queue in ("y_true", "y_pred"):
-                bodies = [
-                    msgspec.json.encode({"id": n, "body": 1.5}) for n in range(sent, sent + 20)
-                ]
-                broker.send(queue, bodies)
+                broker.send(queue, [message(number, 1.5) for number in range(sent, sent + 20)])
             sent += 20
             hog.full.set()
             time.sleep(chance.uniform(0.5, 2))
@@ -87,7 +84,7 @@ def small_api(tmp_path, broker):
     (tmp_path / "small").mkdir()
     with (
         small_disk_at(tmp_path / "small", "20m") as folder,
-        Api(folder, broker, KEEP_FREE_BYTES=10**6) as api,
+        Api(folder, broker, MIN_FREE_BYTES=10**6) as api,
     ):
         hog = Hog(folder)
         try:
@@ -108,7 +105,7 @@ def test_on_a_full_disk_the_api_reads_and_says_what_is_wrong_and_goes_on_when_th
     running, queued, process = api.new_job(), api.new_job(), api.pid()
     api.claim(running)
     fill(api, hog)
-    end = time.monotonic() + 5  # some turns of the keeper
+    end = time.monotonic() + 5  # some turns of the scheduler
     while time.monotonic() < end:
         assert api.job(queued)["state"] == "queued" and api.get("/models/current").ok
         answers = [
@@ -133,11 +130,11 @@ def test_on_a_full_disk_the_api_reads_and_says_what_is_wrong_and_goes_on_when_th
 
 def test_an_api_that_starts_on_a_full_disk_waits_for_room(small_api):
     api, hog = small_api
-    id = api.new_job()
+    job = api.new_job()
     api.process.stop()
     fill(api, hog)
     api.process.start()
     wait_for(lambda: "waiting for room" in api.process.said(), 30, "the API to say so")
     hog.full.clear()
     api.wait_until_up()
-    assert api.job(id)["state"] == "queued"
+    assert api.job(job)["state"] == "queued"

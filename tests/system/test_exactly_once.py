@@ -1,4 +1,4 @@
-"""20,000 rows while everything is killed: each one that was sent is in the CSV once, and right."""
+"""20,000 rows while everything is killed: each row that was sent is in the CSV once, and right."""
 
 import itertools
 import random
@@ -9,21 +9,17 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from sklearn.datasets import load_diabetes
-from sklearn.linear_model import LinearRegression
 
+from features import features
 from tests.support.broker import in_a_container, installed
 from tests.support.csv_files import rows_of
-from tests.support.environment import SOAK, load
+from tests.support.environment import SOAK
+from tests.support.rows import data, shown, target
 from tests.support.waiting import wait_for
 
 ROWS = 20_000 * SOAK
-ROWS_IN_A_LIFE = 3000  # of features
+ROWS_OF_A_SENDER = 3000
 KILLS = 24 * SOAK
-
-features = load("features/features.py")
-data, target = load_diabetes(return_X_y=True)
-linear = LinearRegression().fit(data, target)
 
 
 class Follower(threading.Thread):
@@ -49,51 +45,50 @@ class Follower(threading.Thread):
 
 
 class Sender:
-    """One life of `features` after another, each with a seed of its own."""
+    """One process of `features` after another, each with a seed of its own."""
 
     def __init__(self, start, chance):
-        self.start, self.chance, self.lives = start, chance, []
+        self.start, self.chance, self.services = start, chance, []
 
-    def live(self):
-        """Begin a life if the last one has ended; return the one that lives."""
-        if not self.lives or self.lives[-1].process.poll() is not None:
-            settings = {"FEATURES_COUNT": ROWS_IN_A_LIFE, "FEATURES_SEED": len(self.lives)}
-            self.lives.append(self.start("features", **settings))
-        return self.lives[-1]
+    def running(self):
+        """Start a process if the last one has ended; return the one that runs."""
+        if not self.services or self.services[-1].process.poll() is not None:
+            settings = {"FEATURES_COUNT": ROWS_OF_A_SENDER, "FEATURES_SEED": len(self.services)}
+            self.services.append(self.start("features", **settings))
+        return self.services[-1]
 
     def in_full_flow(self):
-        """Return the life that lives, a moment after it began to send, and before it has ended."""
+        """Return the process that runs, a moment after it started to send."""
         while True:
-            life = self.live()
-            wait_for(lambda s=life: "sent" in s.said() or s.process.poll() is not None, 60, "rows")
+            service = self.running()
+            wait_for(
+                lambda s=service: "sent" in s.said() or s.process.poll() is not None, 60, "rows"
+            )
             time.sleep(self.chance.uniform(0, 0.3))
-            if life.process.poll() is None:
-                return life
+            if service.process.poll() is None:
+                return service
 
     def sent(self) -> list[str]:
         """Return the ids whose commit returned: those in whole lines of the log."""
-        said = "".join(re.findall(r"sent .*\n", "".join(life.said() for life in self.lives)))
+        said = "".join(
+            re.findall(r"sent .*\n", "".join(service.said() for service in self.services))
+        )
         return re.findall(r"\d{10}\.\d{6}", said)
 
     def expected(self) -> dict[str, tuple]:
         """Return {id: (y_true, y_pred and error as the CSV shows them)} of what was sent."""
         rows = {}
-        for seed, life in enumerate(self.lives):
-            drawn = features.rows(data, target, str(seed))
-            ids = re.findall(r"\d{10}\.\d{6}", "".join(re.findall(r"sent .*\n", life.said())))
-            for id, (_, x, y) in zip(ids, itertools.islice(drawn, len(ids)), strict=True):
-                rows[id] = shown(x, y)
+        for seed, service in enumerate(self.services):
+            drawn = features.draw_rows(data, target, str(seed))
+            ids = re.findall(r"\d{10}\.\d{6}", "".join(re.findall(r"sent .*\n", service.said())))
+            for row_id, (_, x, y) in zip(ids, itertools.islice(drawn, len(ids)), strict=True):
+                rows[row_id] = shown(x, y)
         return rows
-
-
-def shown(x: list[float], y: float) -> tuple[str, str, str]:
-    predicted = float(linear.predict([x])[0])
-    return str(y), f"{predicted:.2f}", f"{abs(y - predicted):.2f}"
 
 
 @contextmanager
 def stage(kind: str, folder, run):
-    """Yield a broker without a past, and a function that starts services; end all at the end."""
+    """Yield a new broker, and a function that starts services; end all of them."""
     (folder / "broker").mkdir(parents=True)
     broker = installed(folder / "broker") if kind == "installed" else in_a_container()
     started = []
@@ -123,7 +118,7 @@ def test_every_row_that_was_sent_stands_in_the_csv_once(kind, tmp_path, run, fig
 
 
 def send_and_kill(broker, start, logs, figure):
-    """`broker` has no past, and is not the one that other tests go on with: it is killed."""
+    """Send to a broker that no other test needs: it is killed, too."""
     chance = random.Random(seed := random.randrange(10**6))
     print("seed", seed)
     model, metric = (start(name, supervised=True) for name in ("model", "metric"))
@@ -147,17 +142,17 @@ def send_and_kill(broker, start, logs, figure):
 
 
 def kill_again_and_again(broker, sender: Sender, services: list, chance) -> int:
-    """Send ROWS, and kill who takes and who sends them; return how often."""
+    """Send ROWS, and kill the services meanwhile; return how often."""
     kills, restarts = 0, [(KILLS, True), (KILLS // 2, False)]
     while kills < KILLS:
         wait_for(lambda: all(s.has_started() for s in services), 60, "the services")
-        life = sender.in_full_flow()
-        kills += chance.choice([*services, life]).kill()
+        features_service = sender.in_full_flow()
+        kills += chance.choice([*services, features_service]).kill()
         if kills >= restarts[-1][0]:  # long enough after the queues were declared
             sender.in_full_flow()
             broker.restart(kill=restarts.pop()[1])
     while len(sender.sent()) < ROWS:
-        sender.live().process.wait(120)
+        sender.running().process.wait(120)
     return kills
 
 
@@ -168,8 +163,8 @@ def check(sender: Sender, logs) -> None:
     assert len(set(ids)) == len(ids)
     expected = sender.expected()
     possible = {shown(x, y) for x, y in zip(data.tolist(), target.tolist(), strict=True)}
-    for id, *numbers in rows:  # a commit without an answer may have gone through
-        assert tuple(numbers) == expected.get(id) or (
-            id not in expected and tuple(numbers) in possible
+    for row_id, *numbers in rows:  # a commit without an answer may have gone through
+        assert tuple(numbers) == expected.get(row_id) or (
+            row_id not in expected and tuple(numbers) in possible
         )
     assert (logs / "metric_log.csv").read_bytes().endswith(b"\n")

@@ -9,12 +9,11 @@ import re
 import statistics
 import time
 
-import msgspec
-
-from tests.support.environment import SOAK, load
+from features import features
+from tests.support.environment import SOAK
 from tests.support.memory import memory
+from tests.support.rows import data, message, shown, target
 from tests.support.waiting import wait_for
-from tests.system.test_exactly_once import data, shown, target
 
 ROWS = 1_000_000 if SOAK > 1 else 60_000
 SLOWEST = 500  # rows a second
@@ -23,60 +22,58 @@ PICTURES = 30  # after some twenty Matplotlib has what it needs
 GROWTH = 1.02  # of a service's memory, from the third quarter of the run to the last, and PAGES
 PAGES = 1.0  # MB
 
-features = load("features/features.py")
-
 
 def warm_up(broker, plot) -> dict[str, tuple]:
     """Send one row for each of PICTURES; return {id: what the CSV has to show}."""
     ids = [f"warm {number}" for number in range(PICTURES)]
-    for drawn, id in enumerate(ids):
+    for drawn, row_id in enumerate(ids):
         for queue in ("y_true", "y_pred"):
-            broker.send(queue, [msgspec.json.encode({"id": id, "body": 1.0})])
+            broker.send(queue, [message(row_id, 1.0)])
         wait_for(lambda n=drawn: plot.said().count("counted") > n, 30, "a picture")
     return dict.fromkeys(ids, ("1.0", "1.00", "0.00"))
 
 
 def watch(path, services: list) -> dict[str, list[float]]:
     """Wait until a CSV has all rows; return the MB that each service had in memory meanwhile."""
-    taken = {service.name: [] for service in services}
+    measured = {service.name: [] for service in services}
     end, rows = time.monotonic() + 60 + ROWS / SLOWEST, -1  # the header is none
     with path.open("rb") as file:
         while (rows := rows + file.read().count(b"\n")) < PICTURES + ROWS:
             assert time.monotonic() < end, f"{rows} rows"
             for service in services:
                 if now := memory(service.process.pid, "VmRSS"):  # features ends before the others
-                    taken[service.name].append(now)
+                    measured[service.name].append(now)
             time.sleep(0.1)
-    return taken
+    return measured
 
 
 def expected(sender) -> dict[str, tuple]:
     """Return {id: the numbers that the CSV has to show} of all that was sent."""
     said = "".join(re.findall(r"sent .*\n", sender.said()))
     known = {tuple(x): shown(x, y) for x, y in zip(data.tolist(), target.tolist(), strict=True)}
-    drawn = itertools.islice(features.rows(data, target, SEED), ROWS)
+    drawn = itertools.islice(features.draw_rows(data, target, SEED), ROWS)
     ids = re.findall(r"\d{10}\.\d{6}", said)
-    return {id: known[tuple(x)] for id, (_, x, _) in zip(ids, drawn, strict=True)}
+    return {row_id: known[tuple(x)] for row_id, (_, x, _) in zip(ids, drawn, strict=True)}
 
 
 def test_a_long_run_loses_no_row_and_costs_no_more_memory_at_its_end(broker, run, logs, figure):
-    takers = [run(name, broker, PLOT_INTERVAL_SECONDS=0.5) for name in ("model", "metric", "plot")]
-    wait_for(lambda: all(service.has_started() for service in takers), 60, "the services")
-    path, left = logs / "metric_log.csv", warm_up(broker, takers[-1])
+    readers = [run(name, broker, PLOT_INTERVAL_SECONDS=0.5) for name in ("model", "metric", "plot")]
+    wait_for(lambda: all(service.has_started() for service in readers), 60, "the services")
+    path, left = logs / "metric_log.csv", warm_up(broker, readers[-1])
     begin = time.monotonic()
     sender = run("features", broker, FEATURES_COUNT=ROWS, FEATURES_SEED=SEED)
-    taken = watch(path, [sender, *takers])
+    measured = watch(path, [sender, *readers])
     seconds = time.monotonic() - begin
     assert sender.process.wait(60) == 0
     figure(f"long run: {ROWS:,} rows in {seconds:.0f} s, each once in the CSV")
     left |= expected(sender)
     with path.open(newline="") as file:
-        for id, *numbers in itertools.islice(csv.reader(file), 1, None):
-            assert left.pop(id) == tuple(numbers)  # a second one finds nothing
+        for row_id, *numbers in itertools.islice(csv.reader(file), 1, None):
+            assert left.pop(row_id) == tuple(numbers)  # a second one finds nothing
     assert not left and not broker.count("dead")
     drawn = f"counted {PICTURES + ROWS} rows, skipped 0"
-    wait_for(lambda: drawn in takers[-1].said(), 60, "the picture of all rows")
-    for name, samples in taken.items():
+    wait_for(lambda: drawn in readers[-1].said(), 60, "the picture of all rows")
+    for name, samples in measured.items():
         check_flat(name, samples, figure)
 
 

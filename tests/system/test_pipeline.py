@@ -1,5 +1,6 @@
-"""The services on a real broker: what they do with rubbish, with odd ids, and when it is late."""
+"""The services on a real broker: bad bodies, odd ids, late and repeated values, lost files."""
 
+import itertools
 import os
 import random
 import signal
@@ -11,18 +12,15 @@ from functools import partial
 import msgspec
 import pandas
 import pytest
-from sklearn.datasets import load_diabetes
 
 from tests.support.bodies import ODD_IDS, bad_bodies
 from tests.support.csv_files import rows_of
 from tests.support.environment import ROOT, SOAK
+from tests.support.rows import data, message
 from tests.support.waiting import wait_for
 
-ROW = load_diabetes(return_X_y=True)[0][0].tolist()
-
-
-def half(id, value) -> bytes:
-    return msgspec.json.encode({"id": id, "body": value})
+ROW = data[0].tolist()
+WEEK_HOURS = 7 * 24
 
 
 def started(service, times: int = 1):
@@ -40,9 +38,9 @@ def test_bad_bodies_go_to_dead_with_their_reason_while_good_rows_flow(any_broker
     kinds = bad_bodies(queue)
     assert len(kinds) >= 60
     for number, bad in enumerate(kinds.values()):
-        any_broker.send("features", [half(number, ROW)])
+        any_broker.send("features", [message(number, ROW)])
         any_broker.send(queue, [bad])
-        any_broker.send("y_true", [half(number, 1.0)])
+        any_broker.send("y_true", [message(number, 1.0)])
     wait_for(lambda: len(ids_of(logs)) == len(kinds), 60, "the good rows")
     wait_for(lambda: any_broker.count("dead") == len(kinds), 60, "the bad ones")
     dead = any_broker.take("dead")
@@ -51,22 +49,22 @@ def test_bad_bodies_go_to_dead_with_their_reason_while_good_rows_flow(any_broker
     assert [service.process.poll() for service in services] == [None, None]
 
 
-@pytest.mark.parametrize("name, queue", [("model", "features"), ("metric", "y_true")])
-def test_many_large_bodies_that_wait_do_not_fill_the_memory(broker, run, figure, name, queue):
+@pytest.mark.parametrize(("name", "queue"), [("model", "features"), ("metric", "y_true")])
+def test_many_large_bodies_in_a_queue_do_not_fill_the_memory(broker, run, figure, name, queue):
     started(run(name, broker)).stop()
     for _ in range(30):
         broker.send(queue, [b"x" * 10_000_000])
     service = run(name, broker, supervised=True)
     # they may fill the memory of the broker, which then cuts off who cannot answer for 15 s
     wait_for(lambda: service.remember_peak() or broker.count("dead") >= 30, 180, "the bad bodies")
-    figure(f"30 waiting bodies of 10 MB: VmHWM of {name} {service.peak:.0f} MB")
+    figure(f"30 bodies of 10 MB in a queue: VmHWM of {name} {service.peak:.0f} MB")
     assert service.peak < 300
 
 
 def test_odd_ids_are_joined_and_the_csv_stays_one(any_broker, run, logs):
     services = [started(run(name, any_broker)) for name in ("model", "metric")]
-    any_broker.send("features", [half(id, ROW) for id in ODD_IDS])
-    any_broker.send("y_true", [half(id, 1.5) for id in reversed(ODD_IDS)])
+    any_broker.send("features", [message(row_id, ROW) for row_id in ODD_IDS])
+    any_broker.send("y_true", [message(row_id, 1.5) for row_id in reversed(ODD_IDS)])
     wait_for(lambda: len(ids_of(logs)) == len(ODD_IDS), 30, "the rows")
     assert sorted(ids_of(logs)) == sorted(map(str, ODD_IDS))
     frame = pandas.read_csv(logs / "metric_log.csv", dtype={"id": str}, keep_default_na=False)
@@ -77,20 +75,20 @@ def test_odd_ids_are_joined_and_the_csv_stays_one(any_broker, run, logs):
     assert [service.stop() for service in services] == [0, 0]
 
 
-def test_a_second_half_with_a_finished_id_is_dropped_and_counted(any_broker, run, logs):
+def test_a_second_value_of_a_finished_id_is_dropped_and_counted(any_broker, run, logs):
     metric = started(run("metric", any_broker))
-    any_broker.send("y_true", [half("a", 1.0), half("a", 2.0)])
-    any_broker.send("y_pred", [half("a", 3.0)], {"model_version": 0})
+    any_broker.send("y_true", [message("a", 1.0), message("a", 2.0)])
+    any_broker.send("y_pred", [message("a", 3.0)], {"model_version": 0})
     wait_for(lambda: ids_of(logs) == ["a"], 30, "the row")
-    any_broker.send("y_pred", [half("a", 4.0)], {"model_version": 1})
+    any_broker.send("y_pred", [message("a", 4.0)], {"model_version": 1})
     wait_for(lambda: "repeated 2" in metric.said(), 30, "the count")
     assert rows_of(logs / "metric_log.csv") == [["a", "1.0", "3.00", "2.00"]]
 
 
 def test_the_errors_stream_has_each_row_at_full_precision(any_broker, run, logs):
     started(run("metric", any_broker))
-    any_broker.send("y_true", [half(1765912012.233366, 101.0)])
-    any_broker.send("y_pred", [half(1765912012.233366, 116.94999)], {"model_version": 7})
+    any_broker.send("y_true", [message(1765912012.233366, 101.0)])
+    any_broker.send("y_pred", [message(1765912012.233366, 116.94999)], {"model_version": 7})
     [error] = any_broker.stream(1)
     assert msgspec.json.decode(error) == {
         "id": 1765912012.233366,
@@ -100,6 +98,25 @@ def test_the_errors_stream_has_each_row_at_full_precision(any_broker, run, logs)
         "model_version": 7,
     }
     assert rows_of(logs / "metric_log.csv") == [["1765912012.233366", "101.0", "116.95", "15.95"]]
+
+
+def test_the_counts_are_published_with_each_batch_and_every_five_seconds(any_broker, run):
+    metric = started(run("metric", any_broker))
+    with any_broker.connect() as connection:
+        channel = connection.channel()
+        mine = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(mine, "metric_counts")
+        got = (
+            (time.monotonic(), msgspec.json.decode(body)) for _, _, body in channel.consume(mine)
+        )
+        idle = [next(got) for _ in range(3)]
+        any_broker.send("y_true", [message("a", 1.0), message("a", 2.0), message("b", 1.0)])
+        any_broker.send("y_pred", [message("a", 1.0)])
+        found = next(counts for _, counts in got if counts["joined"])
+    assert all(4 < later[0] - sooner[0] < 8 for sooner, later in itertools.pairwise(idle[:3]))
+    assert idle[0][1] == {"joined": 0, "pending": 0, "repeated": 0, "expired": 0}
+    assert found == {"joined": 1, "pending": 1, "repeated": 1, "expired": 0}
+    assert metric.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -117,22 +134,22 @@ def test_the_errors_stream_has_each_row_at_full_precision(any_broker, run, logs)
 )
 def test_a_version_of_any_kind_stops_nothing(any_broker, run, logs, sent, kept):
     metric = started(run("metric", any_broker))
-    any_broker.send("y_true", [half("a", 1.0)])
-    any_broker.send("y_pred", [half("a", 3.0)], {"model_version": sent})
+    any_broker.send("y_true", [message("a", 1.0)])
+    any_broker.send("y_pred", [message("a", 3.0)], {"model_version": sent})
     wait_for(lambda: ids_of(logs) == ["a"], 30, "the row")
     [error] = any_broker.stream(1)
     assert msgspec.json.decode(error)["model_version"] == kept
     assert metric.stop() == 0
 
 
-def test_late_halves_in_random_order_are_all_joined_in_little_memory(any_broker, run, logs, figure):
+def test_late_values_in_random_order_are_all_joined_in_little_memory(any_broker, run, logs, figure):
     count = 100_000 * SOAK
     ids = [f"{number:07}" for number in range(count)]
     metric = started(run("metric", any_broker, supervised=True))
     for queue, value in (("y_true", 100.0), ("y_pred", 98.5)):
         random.shuffle(ids)
         for quarter in range(4):
-            any_broker.send(queue, [half(id, value) for id in ids[quarter::4]])
+            any_broker.send(queue, [message(row_id, value) for row_id in ids[quarter::4]])
             metric.remember_peak()
             metric.kill()
         started(metric, len(metric.codes) + 1)
@@ -140,19 +157,19 @@ def test_late_halves_in_random_order_are_all_joined_in_little_memory(any_broker,
         if queue == "y_true":  # now some of them come hours late
             metric.supervised = False
             metric.stop()
-            turn_clock(logs, hours=random.randrange(1, 160), share=3)
+            let_age(logs, hours=random.randrange(1, 160), share=3)
             metric = started(run("metric", any_broker, supervised=True))
     wait_for(lambda: len(ids_of(logs)) >= count, 300 * SOAK, "the rows")
     metric.stop()
     assert sorted(ids_of(logs)) == sorted(ids)
     figure(
-        f"late halves on {any_broker.name}: {count} joined, VmHWM of metric {metric.peak:.0f} MB"
+        f"late values on {any_broker.name}: {count} joined, VmHWM of metric {metric.peak:.0f} MB"
     )
     assert metric.peak < 150
 
 
-def turn_clock(logs, hours: float, share: int) -> None:
-    """Let one in `share` of the ids in the database of `metric` have come `hours` earlier."""
+def let_age(logs, hours: float, share: int) -> None:
+    """Let one in `share` of the ids in the database of `metric` have arrived `hours` earlier."""
     database = sqlite3.connect(logs / "metric.sqlite3")
     with database:
         database.execute(
@@ -162,27 +179,27 @@ def turn_clock(logs, hours: float, share: int) -> None:
     database.close()
 
 
-def test_a_half_that_waited_for_a_week_is_an_orphan_and_its_partner_waits_anew(
+def test_a_value_that_is_pending_for_a_week_expires_and_its_counterpart_is_pending(
     any_broker, run, logs
 ):
     metric = started(run("metric", any_broker))
-    any_broker.send("y_true", [half(n, 1.0) for n in range(10)])
-    wait_for(lambda: "waiting 10" in metric.said(), 30, "the halves")
+    any_broker.send("y_true", [message(n, 1.0) for n in range(10)])
+    wait_for(lambda: "pending 10" in metric.said(), 30, "the values")
     metric.stop()
-    turn_clock(logs, hours=7 * 24 + 1, share=2)
+    let_age(logs, hours=WEEK_HOURS + 1, share=2)
     metric = run("metric", any_broker)
-    wait_for(lambda: "forgot 5 ids, 5 of them orphans" in metric.said(), 30, "the forgetting")
-    any_broker.send("y_pred", [half(n, 1.0) for n in range(10)])
-    wait_for(lambda: "joined 5, waiting 5, repeated 0, orphans 5" in metric.said(), 30, "the count")
+    wait_for(lambda: "expired 5 ids, 5 of them pending" in metric.said(), 30, "the expiry")
+    any_broker.send("y_pred", [message(n, 1.0) for n in range(10)])
+    wait_for(lambda: "joined 5, pending 5, repeated 0, expired 5" in metric.said(), 30, "the count")
     assert sorted(ids_of(logs)) == ["1", "3", "5", "7", "9"]
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "while it is down"])
 @pytest.mark.parametrize("gone", ["csv", "database", "both"])
-def test_files_that_are_deleted(any_broker, run, logs, gone, running):
+def test_metric_starts_anew_what_was_deleted(any_broker, run, logs, gone, running):
     def rows(first: int, last: int):
-        any_broker.send("y_true", [half(n, 1.0) for n in range(first, last)])
-        any_broker.send("y_pred", [half(n, 1.5) for n in range(first, last)])
+        any_broker.send("y_true", [message(n, 1.0) for n in range(first, last)])
+        any_broker.send("y_pred", [message(n, 1.5) for n in range(first, last)])
 
     metric = started(run("metric", any_broker, supervised=True))
     rows(0, 100)
@@ -223,15 +240,13 @@ def test_a_broker_that_hangs_ends_the_services_and_they_come_back(broker, run, l
     wait_for(lambda: all(service.has_started() for service in services), 60, "all to run")
 
 
-def test_a_broker_without_memory_leaves_no_row_in_the_hands_of_a_service_that_cannot_answer(
-    broker, run
-):
+def test_a_broker_without_memory_delivers_no_row_to_a_service_that_cannot_publish(broker, run):
     def watermark(value: str) -> None:
         control = [ROOT / "deploy/broker", "ctl", broker.folder, "set_vm_memory_high_watermark"]
         subprocess.run([*control, "absolute", value], check=True, capture_output=True, timeout=60)
 
     started(run("model", broker)).stop()
-    broker.send("features", [half(n, ROW) for n in range(50)])
+    broker.send("features", [message(n, ROW) for n in range(50)])
     watermark("1MB")
     try:
         model = run("model", broker)
