@@ -112,11 +112,11 @@ class Api:
     def new_job(self, **fields) -> str:
         return self.upload(fields, fields.pop("columns", 10)).json()["id"]
 
-    def job(self, id: str) -> dict:
-        return self.get(f"/jobs/{id}").json()
+    def job(self, job_id: str) -> dict:
+        return self.get(f"/jobs/{job_id}").json()
 
-    def wait_for_state(self, id: str, state: str) -> dict:
-        return wait_for(lambda: (job := self.job(id))["state"] == state and job, 30, state)
+    def wait_for_state(self, job_id: str, state: str) -> dict:
+        return wait_for(lambda: (job := self.job(job_id))["state"] == state and job, 30, state)
 
     def work(self, method: str, path: str, **more) -> requests.Response:
         """Call as a worker does."""
@@ -124,23 +124,22 @@ class Api:
         headers = {"Authorization": f"Bearer {secret}"} | more.pop("headers", {})
         return self.call(method, f"/worker/jobs/{path}", headers=headers, **more)
 
-    def claim(self, id: str, worker: str = "w1") -> requests.Response:
-        return self.work("POST", f"{id}/claim", json={"worker": worker})
+    def claim(self, job_id: str, worker: str = "w1") -> requests.Response:
+        return self.work("POST", f"{job_id}/claim", json={"worker": worker})
 
-    def progress(self, id: str, attempt: int, *epochs: dict, **news) -> requests.Response:
-        news |= {"epochs": list(epochs)} if epochs else {}
-        return self.work("PUT", f"{id}/{attempt}/progress", json=news)
+    def progress(self, job_id: str, attempt: int, **news) -> requests.Response:
+        return self.work("PUT", f"{job_id}/{attempt}/progress", json=news)
 
-    def result(self, id: str, attempt: int, columns: int = 10, files=None, **changes):
+    def result(self, job_id: str, attempt: int, columns: int = 10, files=None, **changes):
         form = {"report": json.dumps(report(**changes))}
         files = files or result_files(columns)
-        return self.work("POST", f"{id}/{attempt}/result", data=form, files=files)
+        return self.work("POST", f"{job_id}/{attempt}/result", data=form, files=files)
 
     def version(self, **fields) -> int:
         """Have a job trained, and return its version."""
-        id = self.new_job(**{"deploy": "always"} | fields)
-        self.claim(id)
-        return self.result(id, 1).json()["version"]
+        job_id = self.new_job(**{"deploy": "always"} | fields)
+        self.claim(job_id)
+        return self.result(job_id, 1).json()["version"]
 
     def pid(self) -> int:
         """Return the process that serves, a child of gunicorn's first one."""
