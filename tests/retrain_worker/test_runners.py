@@ -51,6 +51,7 @@ def took(call, *arguments) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.docker
 def test_the_end_of_a_step_is_seen_when_it_ends(runner, step):
     assert took(runner.wait, step, LONG) < LONG / 4
     state = runner.state(step)
@@ -58,6 +59,7 @@ def test_the_end_of_a_step_is_seen_when_it_ends(runner, step):
     assert took(runner.wait, step, LONG) < LONG / 4  # it ended long ago
 
 
+@pytest.mark.docker
 def test_a_step_that_runs_is_waited_for_no_longer_than_asked(runner, step):
     pause = step._replace(round="0-pause")
     assert 0.2 <= took(runner.wait, pause, 0.2) < LONG / 4
@@ -66,6 +68,7 @@ def test_a_step_that_runs_is_waited_for_no_longer_than_asked(runner, step):
     assert took(runner.wait, pause, LONG) < LONG / 4  # there is none
 
 
+@pytest.mark.docker
 def test_a_clean_up_waits_for_no_volume_that_is_mounted(runner, step, monkeypatch):
     runner.wait(step, LONG)
     pauses = []

@@ -11,6 +11,8 @@ from tests.support.hostile import EXCHANGE, LATE, SCORING, TRAINING
 from tests.support.waiting import wait_for
 from tests.support.worker_stage import job_image, left_of, send, wait_for_end, workers
 
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
 PEAK = 200  # MB of memory that the worker may take
 LIMITS = {
     "TRAIN_TIMEOUT_SECONDS": "6",

@@ -19,6 +19,8 @@ from retrain_worker.training_log import read_log
 from tests.support.environment import ROOT
 from tests.support.samples import NEWER, write_job, write_models
 
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
 TRAINED = {"model.keras", "model.tflite", "golden.json", "training.json"}
 
 

@@ -21,6 +21,8 @@ from tests.support.worker_stage import (
     workers,
 )
 
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
@@ -61,11 +63,19 @@ def waiting() -> list[str]:
     return docker("ps", *names, "--filter", ours).split()
 
 
-def ticks(container: str) -> int:
-    """Return the processor time that a container has used, in ticks of 10 ms."""
-    pids = docker("top", container, "-eo", "pid").split()[1:]
-    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(stat[11]) + int(stat[12]) for stat in stats)
+def busy_seconds(pids: list[str]) -> float:
+    """Return the processor time that processes have used."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
+
+
+def busy_within(pids: list[str], seconds: float) -> float:
+    before = busy_seconds(pids)
+    time.sleep(seconds)
+    return busy_seconds(pids) - before
+
+
+def processes(container: str) -> list[str]:
+    return docker("top", container, "-eo", "pid").split()[1:]
 
 
 def test_a_container_waits_is_used_for_one_job_and_thrown_away(stage):
@@ -84,10 +94,10 @@ def test_a_container_waits_is_used_for_one_job_and_thrown_away(stage):
 def test_while_it_waits_it_uses_no_processor(stage):
     stage.start()
     [container] = waiting()
-    time.sleep(2)
-    before = ticks(container)
-    time.sleep(3)
-    assert ticks(container) - before <= 1
+    wait_for(lambda: len(processes(container)) == 2, 20, "the process that imports")
+    pids = processes(container)
+    wait_for(lambda: busy_within(pids, 0.5) < 0.003, 30, "the end of the imports")
+    assert busy_within(pids, 3) <= 0.01
 
 
 def test_switched_off_none_waits(stage):

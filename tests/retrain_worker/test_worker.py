@@ -35,6 +35,8 @@ from tests.support.worker_stage import (
     workers,
 )
 
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
 SLOW = "progress(1); good(); time.sleep(3)"
 FOR_EVER = "progress(1); time.sleep(600)"
 
