@@ -287,7 +287,8 @@ def test_what_cannot_be_done_ends_with_2_and_a_reason_and_nothing_else(
 
 
 def test_the_sample_is_the_data_that_features_sends_and_a_model_to_go_on_from(tmp_path):
-    subprocess.run([ROOT / "deploy/sample", tmp_path], check=True, capture_output=True)
+    command = [sys.executable, "-m", "tools", "sample", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     rows = np.column_stack(load_diabetes(return_X_y=True))
     assert (np.loadtxt(tmp_path / "diabetes.csv", delimiter=",", skiprows=1) == rows).all()
     regions = [
