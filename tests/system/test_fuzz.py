@@ -1,4 +1,4 @@
-"""Bytes from outside, as nobody would write them: each parser takes them or refuses them."""
+"""Bytes from outside, as nobody would write them: each parser accepts or refuses them."""
 
 import csv
 import io
@@ -9,22 +9,30 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from retrain_api import handed_in, table
+from common.artifacts import Epoch, Golden, Scores, Training
+from common.consuming import Message
+from common.messages import INVALID, decode_job, decode_target_value, model_version
+from common.worker_api import FailureReport, ProgressReport, ReplicaStatus, ResultReport
+from metric import metric
+from metric.csv_file import CsvFile, format_record
+from model import model
+from plot import csv_reader
+from retrain_api.errors import InvalidDatasetError
+from retrain_api.ingest.dataset import MIN_ROWS, prepare
+from retrain_api.routes.decoding import check_golden, decode
+from retrain_worker.runners.outputs import InvalidOutputError, parse_json
+from retrain_worker.runners.printable import printable_line, printable_log
+from retrain_worker.runners.protocol import FileStream
+from retrain_worker.training_log import read_log
+from serving.golden import read_golden
 from tests.support.api import Api
-from tests.support.environment import SOAK, load
-
-dead = load("tools/dead_letters.py")
-metric = load("metric/metric.py")
-store = load("metric/store.py")
-model = load("model/model.py")
-serving = load("model/serving.py")
-plot = load("plot/plot.py")
-worker = load("retrain_worker/retrain_worker.py")
-outputs = load("retrain_worker/outputs.py")
+from tests.support.environment import SOAK
+from tools.dead_letters import Letter
 
 settings.register_profile(
     "ours",
@@ -59,39 +67,42 @@ ROWS = objects(id=IDS | VALUES, body=st.lists(NUMBERS, min_size=9, max_size=11) 
 
 
 class Sum:
-    def predict(self, rows):
+    inputs, outputs = 10, 1
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
         return rows.sum(axis=1)
 
 
 @given(BODIES)
 @example(b'{"id":"\\r","body":1}')
 def test_metric_joins_a_body_or_refuses_it_with_a_reason(body):
-    halves, refused = metric.read([("y_true", None, body), ("y_pred", 1, body)])
-    joined, _, _ = metric.join({}, halves)
-    assert (len(halves), len(joined), len(refused)) in ((2, 1, 0), (0, 0, 2))
-    assert all(headers["reason"] for headers, _ in refused)
+    messages = [Message(1, "y_true", {}, body), Message(2, "y_pred", {"model_version": 1}, body)]
+    values, rejected = metric.parse(messages)
+    joined, _, _ = metric.join({}, values)
+    assert (len(values), len(joined), len(rejected)) in ((2, 1, 0), (0, 0, 2))
+    assert all(reason for _, reason in rejected)
     for row in joined:
-        record = row.record().decode()
+        record = format_record(row, 2).decode()
         [cells] = csv.reader(io.StringIO(record, newline=""), strict=True)
         assert cells[0] == str(row.id) and len(cells) == 4 and math.isfinite(float(cells[3]))
-        assert len(msgspec.json.encode(row)) < 2**16  # far below a frame
+        assert len(msgspec.json.encode(row)) < 1 << 16  # far below a frame
 
 
 @given(BODIES | ROWS)
 def test_model_answers_a_body_or_refuses_it_with_a_reason(body):
-    answers, refused = model.answer(Sum(), [body])
-    assert len(answers) + len(refused) == 1
-    assert all(reason for _, reason in refused)
+    answers, rejected = model.predict(Sum(), [body])
+    assert len(answers) + len(rejected) == 1
+    assert all(reason for _, reason in rejected)
     for answer in answers:
-        assert metric.read([("y_pred", 0, answer)])[0]
+        assert decode_target_value(answer)
 
 
 @given(st.dictionaries(st.text(), VALUES), VALUES)
-def test_headers_of_any_kind_are_told_or_left_out(headers, version):
-    assert isinstance(dead.origin(headers), str) and isinstance(dead.reason(headers), str)
-    assert not {"reason", "queue"} & set(dead.before_death(headers))
-    about = type("About", (), {"headers": headers | {"model_version": version}})
-    assert isinstance(metric.version_in(about), int | str | None)
+def test_headers_of_any_kind_are_shown_or_left_out(headers, version):
+    letter = Letter(1, 1, headers, b"")
+    assert isinstance(letter.origin, str) and isinstance(letter.reason, str)
+    assert not {"reason", "queue"} & set(letter.original_headers)
+    assert isinstance(model_version(headers | {"model_version": version}), int | str | None)
 
 
 LINES = st.sampled_from(
@@ -102,18 +113,19 @@ FILES = st.binary(max_size=200) | st.lists(LINES).map(lambda lines: "\n".join(li
 
 @given(FILES, st.integers(0, 200))
 def test_plot_counts_the_same_however_a_file_is_cut_into_pieces(content, cut):
-    errors, foreign, used = plot.take(content)
+    errors, foreign, used = csv_reader.parse(content)
     assert 0 <= used <= len(content)
     assert all(math.isfinite(error) and error >= 0 for error in errors)
-    first, skipped, part = plot.take(content[:cut])
-    more, skipped_too, rest = plot.take(content[part:])
+    first, skipped, part = csv_reader.parse(content[:cut])
+    more, skipped_too, rest = csv_reader.parse(content[part:])
     assert (first + more, skipped + skipped_too, part + rest) == (errors, foreign, used)
 
 
 @given(FILES)
-def test_metric_takes_over_any_file_that_stands_where_its_csv_was(content):
-    found = list(store.records(io.BytesIO(content)))
-    ends = [end for end, _ in found]
+def test_metric_adopts_any_file_in_the_place_of_its_csv(tmp_path_factory, content):
+    path: Path = tmp_path_factory.mktemp("metric") / "metric_log.csv"
+    path.write_bytes(content)
+    ends = [record.end for record in CsvFile(path).records()]
     assert ends == sorted(set(ends)) and all(0 < end <= len(content) for end in ends)
 
 
@@ -128,62 +140,79 @@ CSVS = st.builds(
 
 @given(st.binary(max_size=300) | CSVS.map(str.encode) | CSVS.map(lambda t: t.encode("cp1251")))
 def test_a_csv_is_read_or_refused_in_a_sentence(tmp_path_factory, content):
-    folder = tmp_path_factory.mktemp("csv")
+    folder, sentences = tmp_path_factory.mktemp("csv"), []
     names = b"" if content.startswith(b"\xef\xbb\xbf") else b"a,b,y\n"
     for text in (content, names + content):
         try:
-            about = table.prepare([("a.csv", io.BytesIO(text))], folder)
-            assert about["rows"] + about["hold_out_rows"] >= table.FEWEST_ROWS
-        except table.Refused as refused:
-            assert len(str(refused)) > 20 and "\n" not in str(refused)
+            dataset = prepare([("a.csv", io.BytesIO(text))], folder)
+            assert dataset.rows + dataset.hold_out_rows >= MIN_ROWS
+        except InvalidDatasetError as error:
+            sentences.append(str(error))
+    assert all(len(sentence) > 20 and "\n" not in sentence for sentence in sentences)
 
 
-KINDS = [outputs.Golden, outputs.Training, outputs.Scores, outputs.Progress]
+KINDS = [Golden, Training, Scores, Epoch]
 KEYS = ["rows", "predictions", "inputs", "outputs", "mae", "regions", "epoch", "loss", "seconds"]
-LEFT = st.binary() | st.dictionaries(st.sampled_from(KEYS), VALUES).map(as_json)
+OUTPUTS = st.binary() | st.dictionaries(st.sampled_from(KEYS), VALUES).map(as_json)
 
 
-@given(LEFT, st.sampled_from(KINDS))
-def test_what_a_job_left_is_parsed_or_unusable(content, kind):
+@given(OUTPUTS, st.sampled_from(KINDS))
+def test_an_output_of_a_job_is_parsed_or_invalid(content, kind):
     try:
-        read = outputs.parse(kind, "x.json", outputs.File(len(content), [content]))
-        assert msgspec.json.decode(msgspec.json.encode(read), type=kind) == read
-    except outputs.Unusable as unusable:
-        assert str(unusable).isprintable()
+        parsed = parse_json(kind, "x.json", FileStream(len(content), [content]))
+    except InvalidOutputError as error:
+        reason = str(error)
+    else:
+        assert msgspec.json.decode(msgspec.json.encode(parsed), type=kind) == parsed
+        return
+    assert reason.isprintable()
 
 
 @given(st.binary() | st.text().map(str.encode), st.integers(1, 50))
-def test_no_text_of_a_job_commands_a_terminal(raw, most):
-    assert outputs.plain(raw, most).isprintable() and len(outputs.plain(raw, most)) <= most
-    assert all(c.isprintable() or c in "\n\t" for c in outputs.log_text(raw))
+def test_no_text_of_a_job_steers_a_terminal(raw, length):
+    line = printable_line(raw, length)
+    assert line.isprintable() and len(line) <= length
+    for text in (printable_log(raw), read_log(raw).text):
+        assert all(c.isprintable() or c in "\n\t" for c in text)
 
 
-@given(VALUES | st.fixed_dictionaries({}, optional=dict.fromkeys(
-    ("scores", "training", "containers", "compared_with"), VALUES)))  # fmt: skip
-def test_a_report_is_taken_or_refused(value):
+REPORTS = (ResultReport, ProgressReport, FailureReport, ReplicaStatus)
+FIELDS = ("scores", "training", "containers", "compared_with", "epochs", "log", "reason", "serves")
+
+
+@given(
+    st.binary()
+    | (VALUES | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, VALUES))).map(as_json),
+    st.sampled_from(REPORTS),
+)
+def test_a_report_is_accepted_or_refused_with_a_sentence(body, kind):
     try:
-        assert as_json(handed_in.report(value))
+        sentence = as_json(decode(body, kind)).decode()
     except ValueError as error:
-        assert str(error)
+        sentence = str(error)
+    assert sentence
 
 
-@given(LEFT)
-def test_golden_rows_are_taken_or_refused(tmp_path_factory, content):
+@given(OUTPUTS)
+def test_golden_rows_are_accepted_or_refused_with_a_sentence(tmp_path_factory, content):
     path: Path = tmp_path_factory.mktemp("golden") / "golden.json"
     path.write_bytes(content)
-    for read in (lambda: serving.read(path), lambda: handed_in.golden(io.BytesIO(content), 10)):
+    for read in (lambda: read_golden(path), lambda: check_golden(io.BytesIO(content), 10)):
         try:
             read()
+            sentence = "accepted"
         except ValueError as error:
-            assert str(error)
+            sentence = str(error)
+        assert sentence
 
 
-@given(BODIES | st.text().map(lambda id: as_json({"id": id})))
-def test_a_message_to_the_workers_names_a_harmless_id_or_is_refused(body):
+@given(BODIES | st.text().map(lambda job_id: as_json({"id": job_id})))
+def test_a_message_to_the_workers_has_a_harmless_id_or_is_refused(body):
     try:
-        assert re.fullmatch(r"[\w-]{1,64}", worker.decode(body).id, re.ASCII)
-    except (ValueError, RecursionError) as error:
-        assert str(error)
+        job_id = decode_job(body).id
+    except INVALID:
+        return
+    assert re.fullmatch(r"[\w-]{1,64}", job_id, re.ASCII)
 
 
 @pytest.fixture
@@ -193,7 +222,7 @@ def api(tmp_path, broker):
         yield api
 
 
-def test_the_api_is_what_it_says_of_itself_whatever_it_is_sent(api, figure):
+def test_the_api_is_as_it_is_described_whatever_it_is_sent(api, figure):
     """By the description at /openapi.json: no 500, and each answer as it is described there."""
     tool = [Path(sys.executable).parent / "schemathesis", "run", f"{api.url}/openapi.json"]
     how = ["--max-examples", str(40 * SOAK), "--no-color", "--warnings", "off"]
