@@ -1,4 +1,4 @@
-"""The life of a case of drift, without RabbitMQ and HTTP: what the controller does with the data.
+"""Cases of drift from the first rise to the end, without RabbitMQ and HTTP.
 
     a rise ──▶ collecting ──▶ training ──▶ closed
                   │  ▲           │

@@ -54,7 +54,7 @@ def start_offset(offset: int | None) -> int | datetime:
 def is_new_stream(offset: int) -> bool:
     """Return whether `errors` ends before the last row that was seen.
 
-    A stream from which nothing comes may be new, or unavailable for a while: nobody knows yet.
+    A stream from which nothing comes may be new, or unavailable for a while, so the answer is no.
     """
     newest = newest_offset()
     return newest is not None and newest < offset - 1

@@ -60,7 +60,7 @@ def test_a_table_without_rows_is_rejected(api):
 
 def test_an_unknown_job_is_rejected(api):
     with pytest.raises(RejectedError):
-        api.job("nobody-s")
+        api.job("unknown")
 
 
 def test_the_built_in_version_is_current_and_of_no_job(api):

@@ -1,4 +1,4 @@
-"""What the controller makes of rows and of the API's answers, without a broker."""
+"""What the controller makes of the API's answers, without a broker."""
 
 import time
 
@@ -9,8 +9,6 @@ from common.messages import MAX_TEXT_CHARACTERS, decode_event, encode
 from drift.settings import DRIFT_COOLDOWN_SECONDS, DRIFT_MIN_ROWS, DRIFT_TRIAL_ROWS
 from drift.state import Collecting, State, Training
 from tests.support.drift import ControlledRows, errors
-
-IDS = [b'""', b'"%s"' % (b"x" * 256), b"1" * 256]
 
 
 @pytest.fixture
@@ -39,67 +37,6 @@ def job_of(stream: ControlledRows) -> str:
     return case.phase.job
 
 
-def test_unchanged_data_open_no_case(stream):
-    stream.send(errors(43, 20_000))
-    assert not stream.state.cases and not stream.events()
-
-
-def row(row_id: bytes = b"1", error: bytes = b"1.0") -> bytes:
-    number = b'"y_true": 1.0, "y_pred": 1.0, "absolute_error": %s' % error
-    return b'{"id": %s, %s, "model_version": 0}' % (row_id, number)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"\xff",
-        b"[" * 5000,
-        *(row(error=error) for error in (b"-1", b"1e999", b"null", b'"1"')),
-        *(row(row_id) for row_id in IDS),
-    ],
-)
-def test_a_message_that_is_not_a_row_is_passed_over(stream, body):
-    stream.controller.process(4, row(b'"good"'))
-    stream.controller.process(5, body)
-    assert (stream.state.offset, stream.state.recent_ids) == (6, ["good"])
-    assert stream.state.monitor.errors == [1.0]
-
-
-def test_the_largest_error_of_two_valid_values_counts(stream):
-    stream.controller.process(0, row(error=b"2e300"))
-    assert stream.state.monitor.errors == [1e30]
-
-
-def test_a_case_collects_rows_that_came_after_the_change(stream):
-    stream.send(errors(43, 2000))
-    stream.send(errors(90, DRIFT_MIN_ROWS + 200))
-    [case] = stream.state.cases
-    assert len(case.row_ids) > DRIFT_MIN_ROWS and min(map(int, case.row_ids)) >= 2000
-    assert stream.events() == ["drift_detected"]
-
-
-def test_a_second_change_while_rows_are_collected_starts_the_collection_again(stream):
-    stream.send(errors(43, 500) + errors(90, 200) + errors(300, DRIFT_MIN_ROWS))
-    [case] = stream.state.cases
-    assert min(map(int, case.row_ids)) >= 700 and stream.events() == ["drift_detected"]
-    assert int(case.after_id) >= 700
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_a_change_that_passes_before_a_job_is_submitted_closes_its_case(stream, seed):
-    stream.send(errors(43, 500, seed) + errors(90, 150, seed) + errors(43, 300, seed))
-    assert not stream.state.cases and stream.events() == ["drift_detected", "recovered"]
-
-
-def test_a_change_while_a_job_trains_opens_another_case(stream):
-    stream.send(errors(43, 500) + errors(90, DRIFT_MIN_ROWS))
-    stream.state.cases[0].phase = Training("job-1")
-    stream.send(errors(300, DRIFT_MIN_ROWS))
-    first, second = stream.state.cases
-    assert first.key != second.key and min(map(int, second.row_ids)) >= 500 + DRIFT_MIN_ROWS
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_a_change_that_passes_while_a_job_trains_leads_to_a_rollback_of_its_version(stream, seed):
     stream.send(errors(43, 500, seed) + errors(120, DRIFT_MIN_ROWS + 100, seed))
@@ -113,17 +50,6 @@ def test_a_change_that_passes_while_a_job_trains_leads_to_a_rollback_of_its_vers
     stream.send(errors(120, DRIFT_TRIAL_ROWS, seed), 1)
     rollback = stream.state.rollback
     assert (rollback.version, rollback.to_version, rollback.state) == (1, 0, "pending")
-
-
-def test_a_row_that_comes_twice_counts_once():
-    once, twice = ControlledRows(), ControlledRows()
-    values = errors(43, 800)
-    once.send(values)
-    for start in range(0, 800, 400):  # as `metric` repeats its last batch
-        for _ in range(2):
-            twice.next_id = start
-            twice.send(values[start : start + 400])
-    assert once.state.monitor == twice.state.monitor
 
 
 def test_an_unseen_version_that_is_not_the_current_one_changes_nothing(stream):
@@ -200,18 +126,6 @@ def test_a_version_of_ours_whose_error_is_far_above_its_hold_out_error_opens_a_c
     assert not training.state.cases and training.state.monitor.trial.hold_out_error == 45
     training.send(errors(110, DRIFT_TRIAL_ROWS), version=1)
     assert training.events() == ["deployed", "drift_detected"] and len(training.state.cases) == 1
-
-
-@pytest.mark.parametrize("every", [1, 7, 100])
-def test_a_restart_between_any_two_rows_changes_nothing(every):
-    stream = ControlledRows()
-    values = errors(43, 500) + errors(90, DRIFT_MIN_ROWS + 100)
-    for start in range(0, len(values), every):
-        stream.send(values[start : start + every])
-        saved = msgspec.json.encode(stream.state)
-        stream = ControlledRows(msgspec.json.decode(saved, type=State), stream.next_id)
-    [case] = stream.state.cases
-    assert stream.events() == ["drift_detected"] and min(map(int, case.row_ids)) >= 500
 
 
 def test_a_case_stays_until_rows_come_from_the_version_of_its_job(training):

@@ -20,7 +20,7 @@ from drift.streams import newest_offset, replay
 from tests.support.environment import ROOT
 from tests.support.waiting import wait_for
 
-API = "http://127.0.0.1:9"  # nobody is there
+API = "http://127.0.0.1:9"  # where nothing listens
 GRACE_SECONDS = 10  # of Docker Compose, between a stop and SIGKILL
 NONSENSE = [b"", b"\xff", b"{}", b"[" * 5000, b'{"id": [], "absolute_error": 1}', b'{"id": 1e999}']
 
@@ -91,7 +91,7 @@ def test_after_a_kill_it_continues_where_it_was(any_broker, run, logs):
     for number in range(2):
         any_broker.send("errors", errors(40, 100, 100 * number))
         assert service.kill()
-        wait_for(service.has_started, 30, "its next life")
+        wait_for(service.has_started, 30, "the next process")
     any_broker.send("errors", errors(90, 300, 200))
     wait_for(lambda: offset(logs) == 500, 30, "all rows")
     assert state(logs)["format"] == FORMAT and len(state(logs)["recent_ids"]) == 500
@@ -105,7 +105,7 @@ def test_a_stream_that_was_deleted_is_read_from_its_first_row(any_broker, run, l
     wait_for(lambda: offset(logs) == 300, 30, "the first rows")
     with any_broker.connect() as connection:
         connection.channel().queue_delete("errors")
-    wait_for(lambda: service.codes and service.has_started(), 30, "its next life")
+    wait_for(lambda: service.codes and service.has_started(), 30, "the next process")
     any_broker.send("errors", errors(40, 100, 300))
     wait_for(lambda: offset(logs) == 100, 60, "the new rows")
     assert len(state(logs)["recent_ids"]) == 400
@@ -143,7 +143,7 @@ def test_a_silent_stream_is_not_taken_for_a_new_one(here):
     with here.connect() as connection:
         connection.channel().queue_delete("errors")
         declare(connection.channel(), "errors")
-    assert newest_offset() is None and not is_new_stream(300)  # nobody knows yet
+    assert newest_offset() is None and not is_new_stream(300)  # it may be unavailable
 
 
 def test_after_a_stop_no_connection_is_closed_that_might_hang(here):
