@@ -30,7 +30,7 @@ class JobDescription(DatasetDescription, kw_only=True):
     id: str
     seed: int
     epochs: int | None
-    model: str | None  # model.keras or model.h5, to go on from
+    model: str | None  # model.keras or model.h5, to start from
     deploy: Deploy
 
 

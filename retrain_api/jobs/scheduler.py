@@ -53,7 +53,7 @@ class Scheduler(threading.Thread):
                 self.wake.wait(TURN_SECONDS)
                 self.wake.clear()
         except BaseException:
-            log.exception("unexpected error: the process ends, and is to be started again")
+            log.exception("unexpected error: the process ends; its supervisor starts it again")
             logging.shutdown()
             os._exit(1)
 

@@ -5,8 +5,8 @@
     (metric_counts)    ──┤
     queues, each second ─┘
 
-It ends when nobody looks any more, when something that it reads is deleted, and when the stream is
-too far ahead: the next one starts near the end again.
+It ends when there are no viewers any more, when something that it reads is deleted, and when the
+stream is too far ahead: the next one starts near the end again.
 """
 
 import logging
@@ -91,7 +91,7 @@ class LiveReader:
         self.cancelled = True
 
     def run(self, feed: Feed) -> None:
-        """Read while somebody looks, and while the stream is near."""
+        """Read while there are viewers, and the end of the stream is near."""
         published, drawn = time.monotonic(), -1
         while feed.is_watched() and not self.cancelled:
             self.connection.process_data_events(TURN_SECONDS)

@@ -1,7 +1,7 @@
-"""The newest numbers and charts for all who look at the page.
+"""The newest numbers and charts for all viewers of the page.
 
-One thread reads while somebody looks, and ends some seconds after the last viewer: a page that
-nobody opens costs nothing. A broker that is away is reported and tried again, and so is any other
+One thread reads while there are viewers, and ends some seconds after the last one: a page that is
+not open costs nothing. A broker that is away is reported and tried again, and so is any other
 error: it must not end uploads and jobs.
 """
 
@@ -87,7 +87,7 @@ class LiveFeed:
         time.sleep(RETRY_SECONDS)
 
     def ended(self) -> bool:
-        """Return whether nobody looks any more; the next viewer starts another thread."""
+        """Return whether there are no viewers any more; the next one starts another thread."""
         with self.changed:
             if self.is_watched():
                 return False

@@ -1,4 +1,4 @@
-"""report.json, which tells of one version."""
+"""report.json: the description of one version."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ from retrain_api.storage.database import Database
 
 
 class Versions:
-    """`lock` is held by whoever changes which version is current, or depends on it."""
+    """`lock` is held while the current version is changed or relied on."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder, self.database = folder / "versions", database

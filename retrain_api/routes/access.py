@@ -1,8 +1,8 @@
 """Who may call: the token, the workers' secret, and no page of another site.
 
-A browser sends what a page of any site tells it to, with access to services on this machine. So
-changing calls of a page of another site are refused, and so is any call that a browser makes under
-a host name which another site may own (DNS rebinding).
+A page of any site can make a browser send requests to services on this machine. So changing calls
+of another site's page are refused, and so is any call that a browser makes under a host name which
+another site may own (DNS rebinding).
 """
 
 import hmac

@@ -42,7 +42,7 @@ UPLOAD: Schema = {
             "items": FILE,
             "description": "one CSV or several with the same columns",
         },
-        "model": FILE | {"description": "a .keras or .h5 file to go on from"},
+        "model": FILE | {"description": "a .keras or .h5 file to start from"},
         "target": TEXT | {"description": "a column; the last one, if not given"},
         "ignore": TEXT | {"description": "columns to leave out, with commas between"},
         "epochs": WHOLE | {"minimum": 1, "maximum": MAX_EPOCHS},
@@ -109,7 +109,7 @@ PATHS: dict[str, dict[str, Schema]] = {
     "/jobs": {
         "get": call("the newest jobs", ref(views.JobList), LIMIT),
         "post": call(
-            "train on data, and perhaps on from a model",
+            "train on data, from scratch or from a model",
             ref(views.JobView),
             KEY,
             code="202",

@@ -27,8 +27,8 @@ worker = Blueprint("worker", __name__, url_prefix="/worker/jobs/<job_id>")
 worker.before_request(admit_worker)
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of a call that has nothing to say."""
+class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a call without any fields."""
 
 
 @worker.post("/claim")
@@ -74,7 +74,7 @@ def failed(job_id: str, attempt: int) -> ResponseReturnValue:
 
 @worker.post(f"/{ATTEMPT}/release")
 def release(job_id: str, attempt: int) -> ResponseReturnValue:
-    body(Nothing)
+    body(EmptyBody)
     services().leases.release(job_id, attempt)
     services().scheduler.wake.set()
     return {}

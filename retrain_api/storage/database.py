@@ -3,7 +3,7 @@
 All of it is in one file, so that a result, its version and its deployment are one transaction.
 Each transaction has a connection of its own, so threads share nothing, and each commit is synced:
 an answer of the API is true after a power cut, too. One more connection stays idle: while it is
-open, readers need no new room on the disk, and go on when that is full.
+open, readers need no new room on the disk, and work when that is full.
 
 PRAGMA user_version is the format: 0 while a new file is being filled, 1 before there were epochs.
 """

@@ -92,7 +92,7 @@ def test_an_upload_of_200_mb_takes_little_memory_and_time(own, tmp_path, figure)
     cost = f"{seconds:.1f} s, {busy:.1f} s of them computing, peak memory {peak:.0f} MB"
     figure(f"upload of 200 MB into retrain_api: {cost}")
     assert answer["code"] == 202 and answer["rows"] > 10**6
-    assert peak < 150 and busy < 20  # a busy machine takes longer, and is not to blame for it
+    assert peak < 150 and busy < 20  # on a busy machine it takes longer, for other reasons
 
 
 def test_eight_uploads_at_once_leave_room_for_the_workers(own):
