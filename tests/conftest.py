@@ -7,6 +7,7 @@ import pika
 import pytest
 
 from tests.support.broker import Broker, in_a_container, installed
+from tests.support.environment import RunningTest
 from tests.support.service import Service
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # waiting for a broker is no news here
@@ -18,9 +19,45 @@ LONG = ["containers", "retraining", "drift", "chaos", "disk", "exactly_once", "l
 LONG += ["jail", "worker", "pipeline", "page", "warm", "watching"]
 
 
+# What a test needs because of its fixtures. A test that needs more is marked in its module.
+FIXTURES = {
+    "broker": ["broker"],
+    "installed_broker": ["broker"],
+    "any_broker": ["broker"],
+    "rabbitmq4": ["broker", "docker"],
+    "browser": ["browser"],
+    "russian": ["browser"],
+    "start_browser": ["browser"],
+}
+
+
 def pytest_collection_modifyitems(items):
+    for item in items:
+        mark(item)
     order = {f"test_{name}": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
+def mark(item: pytest.Item) -> None:
+    """Mark a test with what its fixtures need."""
+    callspec = getattr(item, "callspec", None)  # any_broker chooses one by its parameter
+    chosen = (
+        [value for value in callspec.params.values() if isinstance(value, str)] if callspec else []
+    )
+    for marker in {
+        each for name in [*item.fixturenames, *chosen] for each in FIXTURES.get(name, [])
+    }:
+        item.add_marker(marker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    RunningTest.markers = {mark.name for mark in item.iter_markers()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item):
+    RunningTest.markers = None  # fixtures of other tests may end with this one
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pika
 import pytest
 
 from tests.support.docker import docker, has_docker
-from tests.support.environment import ROOT, lacking
+from tests.support.environment import ROOT, lacking, needs
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for, within
 
@@ -193,12 +193,14 @@ class ContainerBroker(Broker):
 
 
 def installed(folder: Path) -> Broker:
+    needs("broker")
     if not Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists():
         lacking("RabbitMQ: install the package rabbitmq-server")
     return InstalledBroker(folder)
 
 
 def in_a_container() -> Broker:
+    needs("docker")
     if not has_docker():
         lacking("a Docker engine, for RabbitMQ 4")
     if not docker("images", "-q", RABBITMQ4_IMAGE):

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.support.environment import lacking
+from tests.support.environment import lacking, needs
 from tests.support.waiting import wait_for
 
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
@@ -107,6 +107,7 @@ def started(url: str, languages: str = "en-US,en") -> Iterator[Browser]:
 
     Debian has it as the packages chromium and chromium-driver.
     """
+    needs("browser")
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not program or not driver:
         lacking("a browser: install the packages chromium and chromium-driver")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.csv_files import rows_of
 from tests.support.docker import docker, has_docker
-from tests.support.environment import copy_project, lacking
+from tests.support.environment import copy_project, lacking, needs
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
@@ -101,6 +101,7 @@ class System:
 @contextlib.contextmanager
 def composed(**settings: str):
     """Yield a system that is not up yet; at the end nothing of it is left."""
+    needs("docker")
     if not has_docker() or not shutil.which("docker-compose"):
         lacking("a Docker engine and docker-compose")
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users

@@ -5,10 +5,11 @@ import os
 import shutil
 import subprocess
 
-from tests.support.environment import ROOT, lacking
+from tests.support.environment import ROOT, lacking, needs
 
 
 def docker(*arguments: str) -> str:
+    needs("docker")
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -7,21 +7,33 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-
-
 IN_CI = os.environ.get("CI") == "true"
-
-
 SOAK = 10 if os.environ.get("SOAK") else 1  # `make soak`: tests go on for longer
 
 
 def lacking(what: str):
     """Fail in CI, where everything has to be there; skip elsewhere."""
     (pytest.fail if IN_CI else pytest.skip)(f"needs {what}")
+
+
+class RunningTest:
+    """The test that runs now, as conftest.py sets it. Between tests it is None."""
+
+    markers: ClassVar[set[str] | None] = None
+
+
+def needs(marker: str) -> None:
+    """Fail if the running test uses what its markers do not say: `make check` would choose it."""
+    markers = RunningTest.markers
+    if markers is not None and marker not in markers:
+        pytest.fail(
+            f"This test needs {marker}: add it to FIXTURES in conftest.py, or mark the test."
+        )
 
 
 def load(path: str):
@@ -46,6 +58,7 @@ def copy_project(folder: Path) -> None:
 @contextmanager
 def small_disk_at(folder: Path, size: str):
     """Let `folder` be a file system of its own, of a `size` such as 40m."""
+    needs("root")
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         lacking("root, to mount a small disk")
