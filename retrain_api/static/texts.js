@@ -134,7 +134,7 @@ export const TEXTS = {
     en: "Mean absolute error on the hold-out (rows not used in training)",
     ru: "Средняя абсолютная ошибка на отложенной выборке (в обучении её строк не было)",
   },
-  "report.file": { en: "Hold-out", ru: "Отложенная выборка" },
+  "report.file": { en: "Hold-out", ru: "Выборка" },
   "report.rows": { en: "Rows", ru: "Строк" },
   "report.challenger": { en: "Challenger: version {version}", ru: "Претендент: версия {version}" },
   "report.champion": { en: "Champion: version {version}", ru: "Чемпион: версия {version}" },

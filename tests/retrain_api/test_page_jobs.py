@@ -33,11 +33,11 @@ def test_an_upload_becomes_a_model_that_serves_and_a_click_goes_back(
     wait_for(lambda: browser.text("#version") == "1", 60, "predictions of version 1")
     wait_for(lambda: "v1" in browser.text("#error-chart"), 20, "a mark where it was deployed")
     browser.find("nav a[href='#models']").click()
-    browser.wait_for_text("#serving", "Version 1 is current. Replicas of model that serve it: 1 of")
+    served = "Version {} is current. Replicas of model that serve it: 1 of 1"
+    browser.wait_for_text("#serving", served.format(1))
     assert browser.all("a[href='/models/1/model.keras']")
     browser.find("[aria-label='Version 0'] button").click()
-    served = "Version 0 is current. Replicas of model that serve it: 1 of 1"
-    browser.wait_for_text("#serving", served, 60)
+    browser.wait_for_text("#serving", served.format(0), 60)
 
 
 def points(browser) -> list[int]:
