@@ -26,6 +26,8 @@ from tests.support.drift_stage import (
 )
 from tests.support.waiting import wait_for
 
+pytestmark = [pytest.mark.broker, pytest.mark.tensorflow, pytest.mark.slow]
+
 UNCHANGED_ROWS = 20_000
 LEARNED = ["drift_detected", "job_submitted", "deployed", "confirmed"]
 
@@ -82,6 +84,7 @@ def test_unchanged_data_raise_no_false_alarm_in_20_000_rows(stage):
     assert len(stage.events()) == stage.marked_events and len(stage.jobs()) == stage.marked_jobs
 
 
+@pytest.mark.docker
 def test_a_change_is_detected_and_learned_in_a_container(stage, container_worker, figure):
     start = time.monotonic()
     stage.change()

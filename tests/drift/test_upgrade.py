@@ -10,6 +10,8 @@ from tests.support import archive
 from tests.support.api import Api
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"DRIFT_DELTA": "0.0002", "DRIFT_MIN_ROWS": "80", "DRIFT_MAX_ROWS": "1000"}
 SETTINGS |= {"DRIFT_TRIAL_ROWS": "90", "DRIFT_COOLDOWN_SECONDS": "5"}
 
