@@ -301,6 +301,26 @@ def test_a_step_that_finds_the_disk_full_releases_the_ballast_and_runs_once_more
         store.check_ballast()
 
 
+def test_a_start_on_a_full_disk_waits_until_there_is_room_for_the_ballast_twice(logs, monkeypatch):
+    free, waited = [0, BALLAST_BYTES - 1, BALLAST_BYTES], []
+    monkeypatch.setattr("metric.ballast.free_bytes", lambda folder: free.pop(0))
+    monkeypatch.setattr(lifecycle, "wait", waited.append)
+    with closing(open_store(logs)) as store:
+        store.check_ballast()
+    assert len(waited) == 2 and not free
+
+
+def test_a_stop_request_ends_the_wait_for_room(logs, monkeypatch):
+    def stop(seconds):
+        raise lifecycle.StopRequested
+
+    monkeypatch.setattr("metric.ballast.free_bytes", lambda folder: 0)
+    monkeypatch.setattr(lifecycle, "wait", stop)
+    with pytest.raises(lifecycle.StopRequested):
+        open_store(logs)
+    assert not (logs / "metric.sqlite3").exists()
+
+
 def test_an_error_that_is_not_a_full_disk_keeps_the_ballast(store, monkeypatch):
     def fail(*arguments):
         raise PermissionError(errno.EACCES, "Permission denied")
