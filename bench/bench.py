@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]  # the stage of the tests, and retrain_api
+sys.path.insert(0, str(ROOT))  # the services, and the helpers of the tests
 
 PARTS = ("stream", "files", "network", "jobs")
 PAGE = ROOT / "bench/results.md"
@@ -41,7 +41,7 @@ def main() -> None:
     chosen, measured = sys.argv[1:] or PARTS, []
     for part in chosen:
         with tempfile.TemporaryDirectory() as folder:
-            for figure in importlib.import_module(part).figures(Path(folder)):
+            for figure in importlib.import_module(f"bench.{part}").figures(Path(folder)):
                 measured.append(figure)
                 print(figure.line(), flush=True)
     if tuple(chosen) == PARTS:
@@ -51,8 +51,8 @@ def main() -> None:
 def write(measured: list) -> None:
     """Write what was measured between the two marks of the page; the rest of it stays."""
     lines = ["| figure | value | target | | measured |", "| --- | --- | --- | --- | --- |"]
-    for figure in measured:
-        lines.append("| " + " | ".join([*figure.line().split("\t"), figure.note]) + " |")
+    cells = ([*figure.line().split("\t"), figure.note] for figure in measured)
+    lines += [f"| {' | '.join(row)} |" for row in cells]
     page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}\n{END}\n"
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     made = f"{date.today()}, {machine()}\n\n" + "\n".join(lines)

@@ -1,11 +1,12 @@
 """What grows, and may cost nothing: a redraw and a start beside ten million rows.
 
-PYTHONPATH=tests python bench/files.py redraw CSV
+PYTHONPATH=. python bench/files.py redraw CSV
 
 That is in a process of its own, for its memory; it prints the seconds of a redraw, and VmHWM in MB.
 """
 
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from bench.figure import Figure, at_most
+from metric.store import Store
 from tests.support.broker import InstalledBroker
-from tests.support.environment import ROOT, load
+from tests.support.environment import ROOT
 from tests.support.memory import peak_memory
 from tests.support.service import Service
 from tests.support.waiting import wait_for
-from figure import Figure, at_most
 
 FEW, MANY, FINISHED = 1000, 10_000_000, 1_000_000
 REDRAWS, STARTS = 15, 5
@@ -40,22 +42,29 @@ def write(csv: Path, rows: int) -> None:
 
 def redraw(csv: Path) -> None:
     os.environ["LOGS_DIR"] = str(csv.parent)
-    plot, took = load("plot/plot.py"), []
-    counts = plot.Counts()
+    from plot import plot  # here, as it reads LOGS_DIR
+    from plot.csv_reader import CsvReader
+    from plot.histogram import Histogram
+
+    histogram, took = Histogram(), []
     with csv.open("rb", buffering=0) as file, csv.open("ab") as more:
-        plot.follow(file, counts)
+        reader = CsvReader(file)
+        for errors in reader.chunks():
+            histogram.add(errors)
         for _ in range(REDRAWS):
             more.write("".join(map(record, range(NEW))).encode())
             more.flush()
             begin = time.perf_counter()
-            assert plot.follow(file, counts) and plot.save(plot.picture(counts))
+            for errors in reader.chunks():
+                histogram.add(errors)
+            assert plot.save(plot.draw(histogram, reader.foreign))
             took.append(time.perf_counter() - begin)
     print(statistics.median(took), peak_memory(os.getpid()))
 
 
 def redraw_of(csv: Path) -> tuple[float, float]:
     command = [sys.executable, __file__, "redraw", csv]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}/tests"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     seconds, memory = map(float, said.stdout.split())
     return seconds, memory
@@ -70,15 +79,15 @@ def plot_figures(few: Path, many: Path):
 
 def keep_finished(folder: Path, rows: int, finished: int) -> None:
     """Make the database of `metric` as it is when the last of `rows` ids are still kept."""
-    store = load("metric/store.py")
     csv = folder / "metric_log.csv"
     whole = csv.rename(folder / "whole.csv")
-    with closing(store.Store(folder)) as opened, opened.database:
+    Store(folder, ballast_bytes=1).close()
+    with closing(sqlite3.connect(folder / "metric.sqlite3")) as database, database:
         ids = (record(number).split(",")[0] for number in range(rows - finished, rows))
-        done = ((id, 101.0, 1.0, 0, time.time()) for id in ids)
-        opened.database.executemany("INSERT INTO ids VALUES (?, ?, ?, ?, ?)", done)
+        done = ((row_id, 101.0, 1.0, 0, time.time()) for row_id in ids)
+        database.executemany("INSERT INTO ids VALUES (?, ?, ?, ?, ?)", done)
         size = whole.stat().st_size
-        opened.database.execute("UPDATE state SET offset = ?, joined = ?", (size, rows))
+        database.execute("UPDATE state SET offset = ?, joined = ?", (size, rows))
     whole.replace(csv)
 
 

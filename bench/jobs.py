@@ -8,14 +8,16 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from sklearn.datasets import load_diabetes
+
+from bench.figure import Figure, at_least, at_most
+from retrain_worker.inputs import TRAINING_PROGRAM
 from tests.support.api import Api, write_large_csv
 from tests.support.docker import docker, has_docker
 from tests.support.environment import ROOT
 from tests.support.memory import peak_memory
+from tests.support.retraining import TRAINER_IMAGE, job_images, retraining, write
 from tests.support.waiting import wait_for
-from figure import Figure, at_least, at_most
-from sklearn.datasets import load_diabetes
-from test_retraining import TRAINER_IMAGE, job_images, retraining, write
 
 BYTES = 10**9
 COUNTS = (1, 2, 4, 8)
@@ -56,31 +58,26 @@ def two_workers(folder: Path, **settings: str):
 
 def deployed(system, table: Path) -> str:
     """Post a job, and return its id when `model` serves what came of it."""
-    id = system.upload(table, deploy="always")
-    wait_for(lambda: system.job(id)["state"] == "succeeded", 300, "the job")
-    version = system.job(id)["version"]
+    job_id = system.upload(table, deploy="always")
+    wait_for(lambda: system.job(job_id)["state"] == "succeeded", 300, "the job")
+    version = system.job(job_id)["version"]
 
     def served() -> bool:
         replicas = system.get("/models/current")["replicas"].values()
         return {replica["serves"] for replica in replicas} == {version}
 
     wait_for(served, 60, "the new version")
-    return id
+    return job_id
 
 
-def bare(system, id: str, folder: Path) -> None:
+def bare(system, job_id: str, folder: Path) -> None:
     """Run the training script on the inputs of a job, in a container that starts cold."""
-    given = folder / f"in-{id}"
+    given = folder / f"in-{job_id}"
     given.mkdir()
-    job = {key: system.job(id)[key] for key in ("columns", "epochs", "seed", "model")}
+    job = {key: system.job(job_id)[key] for key in ("columns", "epochs", "seed", "model")}
     (given / "job.json").write_text(json.dumps(job))
-    for file in (
-        system.folder / f"data/jobs/{id}/train.npy",
-        *(
-            ROOT / f"retrain_worker/{name}.py"
-            for name in ("train", "libraries", "rows", "uploaded")
-        ),
-    ):
+    program = [ROOT / "retrain_worker/sandbox" / name for name in TRAINING_PROGRAM]
+    for file in (system.folder / f"data/jobs/{job_id}/train.npy", *program):
         (given / file.name).write_bytes(file.read_bytes())
     os.chmod(given, 0o755)
     limits = ["--cpus", "1", "--network", "none", "--tmpfs", "/tmp", "--tmpfs", "/out:mode=1777"]
@@ -94,9 +91,9 @@ def small_job(system, table: Path, folder: Path):
     deployed(system, table)  # everything was read from the disk once
     time.sleep(10)  # the next container imports TensorFlow, and then waits
     begin = time.monotonic()
-    id = deployed(system, table)
+    job_id = deployed(system, table)
     ours = time.monotonic() - begin
-    plain = seconds(lambda: bare(system, id, folder))
+    plain = seconds(lambda: bare(system, job_id, folder))
     note = f"{ours:.1f} s from POST to deployed; the script in a cold container {plain:.1f} s"
     yield Figure("small job / docker run", ours / plain, at_most(1), note)
 
@@ -108,8 +105,8 @@ def many_jobs(system, table: Path):
         begin = time.monotonic()
         ids = [system.upload(table, deploy="never") for _ in range(count)]
         ends = []
-        for id in ids:
-            wait_for(lambda i=id: system.job(i)["state"] == "succeeded", 600, "a job")
+        for job_id in ids:
+            wait_for(lambda i=job_id: system.job(i)["state"] == "succeeded", 600, "a job")
             ends.append(time.monotonic() - begin)
         took[count] = max(ends)
     cores = min(2, os.cpu_count())
@@ -128,5 +125,5 @@ def figures(folder: Path):
     with job_images():
         with two_workers(folder / "warm") as system:
             yield from small_job(system, table, folder)
-        with two_workers(folder / "cold", TRAIN_WARM="0") as system:
+        with two_workers(folder / "cold", TRAIN_PREWARM="0") as system:
             yield from many_jobs(system, table)

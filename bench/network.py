@@ -1,6 +1,6 @@
 """The network: what a prediction costs in `model`, and what training on a file costs.
 
-PYTHONPATH=tests:retrain_worker python bench/network.py predict|fit FOLDER
+PYTHONPATH=.:retrain_worker/sandbox python bench/network.py predict|fit FOLDER
 
 That is with TensorFlow, in a process of its own. It prints the seconds for a prediction, or
 nothing, as a training is timed from outside.
@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tests.support.environment import ROOT, load
-from figure import Figure, at_least, at_most
-from tests.support.samples import write_job
 from sklearn.datasets import load_diabetes
+
+from bench.figure import Figure, at_least, at_most
+from serving.network import load
+from tests.support.environment import ROOT
+from tests.support.samples import write_job
 
 BATCH = 100
 ROWS, COLUMNS, EPOCHS = 1_000_000, 10, 5
@@ -34,13 +36,13 @@ def train(folder: Path) -> float:
     """Train as a job does; return the seconds that the whole process took."""
     (folder / "out").mkdir()
     begin = time.monotonic()
-    run([sys.executable, ROOT / "retrain_worker/train.py", folder / "in", folder / "out"])
+    run([sys.executable, ROOT / "retrain_worker/sandbox/train.py", folder / "in", folder / "out"])
     return time.monotonic() - begin
 
 
 def aside(what: str, folder: Path) -> str:
     """Measure in a process of its own; return what it printed."""
-    path = f"{ROOT}/tests:{ROOT}/retrain_worker"
+    path = f"{ROOT}:{ROOT}/retrain_worker/sandbox"
     return run([sys.executable, __file__, what, folder], PYTHONPATH=path)
 
 
@@ -67,7 +69,7 @@ def prediction(folder: Path):
     data, target = load_diabetes(return_X_y=True)
     write_job(folder / "in", np.column_stack([data, target]))
     train(folder)
-    served = load("model/serving.py").load(folder / "out/model.tflite")
+    served = load(folder / "out/model.tflite")
     ours = median_seconds(served.predict, data[:BATCH], 2000)
     keras = float(aside("predict", folder).split()[-1])
     note = f"{1e6 * ours / BATCH:.2f} µs a row; Keras {1e6 * keras / BATCH:.0f}"
@@ -81,7 +83,7 @@ def fit(folder: Path) -> None:
 
     rows = np.load(folder / "in/train.npy")
     model = train.build(rows.mean(axis=0), rows.std(axis=0), len(rows))
-    train.ready(model, train.LEARNING_RATE, float(rows[:, -1].std()))
+    train.compile_model(model, train.LEARNING_RATE, float(rows[:, -1].std()))
     keras.utils.set_random_seed(7)
     held = int(len(rows) * 0.15)
     known, true = rows[held:, :-1], rows[held:, -1:]
@@ -93,7 +95,7 @@ def fit(folder: Path) -> None:
 def training(folder: Path):
     import pandas  # not above: the other process is timed with its imports
 
-    from retrain_api.table import prepare
+    from retrain_api.ingest.dataset import prepare
 
     draw = np.random.default_rng(7)
     rows = draw.normal(size=(ROWS, COLUMNS + 1)).astype("float32")
@@ -111,7 +113,7 @@ def training(folder: Path):
     begin = time.monotonic()
     aside("fit", folder)
     memory = time.monotonic() - begin
-    note = f"{parsed:.1f} s to read {about['rows']:,} rows, {ours:.1f} s to train; {memory:.1f} s"
+    note = f"{parsed:.1f} s to read {about.rows:,} rows, {ours:.1f} s to train; {memory:.1f} s"
     yield Figure("training, CSV / memory", (parsed + ours) / memory, at_most(1.3), note)
 
 

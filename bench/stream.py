@@ -4,6 +4,7 @@ Speeds are compared with something that is measured right beside them, on the sa
 milliseconds of one row and of a swap are this machine's; beside them stands what they come from.
 """
 
+import itertools
 import re
 import statistics
 import subprocess
@@ -13,14 +14,14 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.figure import Figure, at_least, at_most
 from tests.support.api import Api, result_files
 from tests.support.broker import InstalledBroker
 from tests.support.csv_files import rows_of
 from tests.support.environment import ROOT
+from tests.support.networks import networks
 from tests.support.service import Service
 from tests.support.waiting import wait_for
-from figure import Figure, at_least, at_most
-from tests.support.networks import networks
 
 ROWS, SLOW_ROWS, SINGLE_ROWS = 30_000, 3_000, 300
 PAIRS = 3  # of measurements that are compared; the median counts
@@ -56,7 +57,7 @@ class Follower(threading.Thread):
     def longest_gap(self) -> float:
         """Return seconds."""
         times = [moment for moment, rows in self.seen if rows]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
     def stop(self) -> None:
         self.following = False
@@ -132,7 +133,9 @@ def delay(broker, folder: Path):
         offset = time.time() - time.monotonic()
         ids = [float(row[0]) for row in rows_of(folder / "single/metric_log.csv")]
     moments = arrivals(start.follower.seen)
-    delays = sorted(1000 * (moment + offset - id) for moment, id in zip(moments, ids, strict=True))
+    delays = sorted(
+        1000 * (moment + offset - sent) for moment, sent in zip(moments, ids, strict=True)
+    )
     p99 = delays[int(len(delays) * 0.99)]
     trip = round_trip(broker)
     note = f"median {statistics.median(delays):.1f} ms; a round trip through one queue {trip:.1f}"
@@ -171,9 +174,9 @@ def swap(broker, folder: Path):
     tflite = (networks() / "first.tflite").read_bytes()
     golden = (networks() / "first.json").read_bytes()
     with Api(folder / "api", broker) as api:
-        id = api.new_job(deploy="always")
-        api.claim(id)
-        answer = api.result(id, 1, files=result_files(model_tflite=tflite, golden_json=golden))
+        job_id = api.new_job(deploy="always")
+        api.claim(job_id)
+        answer = api.result(job_id, 1, files=result_files(model_tflite=tflite, golden_json=golden))
         version = answer.json()["version"]
         api.call("POST", "/models/0/deploy")
         still = gap(broker, folder / "still", api, [])
