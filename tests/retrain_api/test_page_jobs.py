@@ -55,12 +55,12 @@ def test_the_loss_chart_is_drawn_from_epochs_also_for_a_viewer_who_comes_late(ap
     browser.open(f"jobs/{job}")
     browser.wait_for_text("#job .state", "running")
     assert points(browser) == []
-    api.progress(job, 1, *epochs(1, 3), log="epoch 9/20  loss 7  val_loss 8\n")
+    api.progress(job, 1, epochs=epochs(1, 3), log="epoch 9/20  loss 7  val_loss 8\n")
     wait_for(lambda: points(browser) == [3, 3], 20, "the first epochs")
     browser.wait_for_text("#job p", "Epoch 3 of 20: loss 63.33, validation loss 66.67")
     browser.open(f"jobs/{job}")
     wait_for(lambda: points(browser) == [3, 3], 20, "the epochs before")
-    api.progress(job, 1, *epochs(4, 8))
+    api.progress(job, 1, epochs=epochs(4, 8))
     wait_for(lambda: points(browser) == [8, 8], 20, "the epochs since then")
     finish(api, job, ("a.csv", "b.csv"))
     browser.open(f"jobs/{job}")
@@ -72,11 +72,11 @@ def test_the_epochs_of_another_attempt_are_drawn_anew(api, browser):
     job = api.new_job()
     api.claim(job)
     browser.open(f"jobs/{job}")
-    api.progress(job, 1, *epochs(1, 5))
+    api.progress(job, 1, epochs=epochs(1, 5))
     wait_for(lambda: points(browser) == [5, 5], 20, "the first attempt")
     assert api.work("POST", f"{job}/1/failed", json={"reason": "lost", "retry": True}).ok
     api.claim(job)
-    api.progress(job, 2, *epochs(1, 2))
+    api.progress(job, 2, epochs=epochs(1, 2))
     wait_for(lambda: points(browser) == [2, 2], 20, "the second attempt")
 
 

@@ -114,10 +114,10 @@ def jobs_in_every_state(api) -> str:
     succeeded, failed, running, cancelled, _queued = (api.new_job() for _ in STATES)
     for job in (succeeded, failed, running):
         api.claim(job)
-    api.progress(succeeded, 1, *epochs(1, 6, 6))
+    api.progress(succeeded, 1, epochs=epochs(1, 6, 6))
     finish(api, succeeded, ("kostroma.csv", "moscow.csv"))
     api.work("POST", f"{failed}/1/failed", json={"reason": "42"})
-    api.progress(running, 1, *epochs(1, 6))
+    api.progress(running, 1, epochs=epochs(1, 6))
     api.call("DELETE", f"/jobs/{cancelled}")
     return succeeded
 
