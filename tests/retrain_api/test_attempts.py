@@ -62,6 +62,7 @@ def test_of_twenty_claims_one_wins(api):
     assert api.job(job_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_a_job_with_three_silent_workers_has_failed_with_the_reason(impatient):
     job_id = impatient.new_job()
     for attempt in (1, 2, 3):
@@ -71,6 +72,7 @@ def test_a_job_with_three_silent_workers_has_failed_with_the_reason(impatient):
     assert impatient.claim(job_id).status_code == 409
 
 
+@pytest.mark.slow
 def test_a_report_renews_the_lease(impatient):
     job_id = impatient.new_job()
     impatient.claim(job_id)
@@ -80,6 +82,7 @@ def test_a_report_renews_the_lease(impatient):
     assert impatient.job(job_id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_a_slow_download_renews_the_lease(tmp_path):
     large = KERAS + bytes(60 * 2**20)  # more than what waits in sockets
     with Api(tmp_path, LEASE_SECONDS=2.5) as api:
@@ -91,6 +94,7 @@ def test_a_slow_download_renews_the_lease(tmp_path):
         assert api.progress(job_id, 1).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_slow_upload_renews_the_lease(impatient):
     job_id = impatient.new_job()
     impatient.claim(job_id)
@@ -108,6 +112,7 @@ def test_a_slow_upload_renews_the_lease(impatient):
     assert answer.json() == {"version": 1, "deployed": True}
 
 
+@pytest.mark.slow
 def test_an_older_attempt_is_refused(impatient):
     job_id = impatient.new_job()
     impatient.claim(job_id, "early")
@@ -158,6 +163,7 @@ def test_a_failure_that_is_not_the_jobs_is_tried_three_times(api):
     assert api.job(job_id)["state"] == "failed" and "no engine" in api.job(job_id)["reason"]
 
 
+@pytest.mark.slow
 def test_a_worker_adopts_its_own_attempt_only(impatient):
     job_id = impatient.new_job()
     impatient.claim(job_id, "mine")
@@ -182,6 +188,7 @@ def test_an_attempt_that_ends_its_worker_again_and_again_is_lost(api):
     assert (job := api.job(job_id))["state"] == "queued" and "ended 10 times" in job["reason"]
 
 
+@pytest.mark.slow
 def test_no_lease_ends_while_the_api_is_away(impatient):
     job_id = impatient.new_job()
     impatient.claim(job_id)

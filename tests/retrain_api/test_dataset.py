@@ -90,6 +90,7 @@ def test_the_same_upload_is_split_the_same_way_in_any_process(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
+@pytest.mark.root
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "MIN_FREE_BYTES", 0)
     with small_disk_at(tmp_path, "1m"):

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.environment import ROOT, SOAK
 
+pytestmark = pytest.mark.slow
+
 # A file of so many MB, made while it is read: `first`, then `again` over and over.
 READ_LARGE_FILE = """
 import io, sys, time

@@ -55,6 +55,7 @@ def test_without_a_broker_a_job_is_accepted_and_published_when_there_is_one(own,
     delete_jobs(broker)
 
 
+@pytest.mark.slow
 def test_a_broker_that_goes_and_comes_back_gets_the_job(tmp_path, any_broker):
     with Api(tmp_path, any_broker) as api:
         wait_for(lambda: api.get("/healthz").ok, 30, "the broker")
@@ -67,6 +68,7 @@ def test_a_broker_that_goes_and_comes_back_gets_the_job(tmp_path, any_broker):
     delete_jobs(any_broker)
 
 
+@pytest.mark.slow
 def test_a_job_that_the_broker_lost_is_published_again_and_no_other(with_broker, broker):
     with_broker.new_job()
     wait_for(lambda: broker.count("retrain_jobs"), 30, "the job")
@@ -110,6 +112,7 @@ def test_models_are_notified_when_another_version_is_current(with_broker, broker
         wait_for(lambda: b'"version":1' in (channel.basic_get(queue)[2] or b""), 30, "a notice")
 
 
+@pytest.mark.slow
 def test_an_absent_broker_is_logged_once(own):
     assert NO_BROKER in own.process.environment["AMQP_URL"]
     time.sleep(5)

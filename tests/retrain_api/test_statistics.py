@@ -29,6 +29,7 @@ def test_a_row_out_of_bounds_does_not_count(wrong):
         decode_joined_row(msgspec.json.encode(msgspec.to_builtins(row) | wrong))
 
 
+@pytest.mark.slow
 def test_memory_is_the_same_after_many_rows_as_after_some():
     rows, sizes = RowStatistics(), []
     tracemalloc.start()

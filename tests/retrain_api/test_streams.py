@@ -17,11 +17,12 @@ from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def api(tmp_path, broker):
-    with Api(tmp_path, broker) as api:
+def api(tmp_path):
+    with Api(tmp_path) as api:
         yield api
 
 
+@pytest.mark.slow
 def test_listeners_are_limited_and_other_calls_are_still_served(api):
     job_id = api.new_job()
     with ExitStack() as stack:

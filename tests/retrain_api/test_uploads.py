@@ -38,6 +38,7 @@ def tight(tmp_path):
         yield api
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     "text",
     [csv_text(rows=500) * 1000, "a,b,y\n0,1,0\n" + "0,1,1\n" * 1_100_000],
@@ -52,6 +53,7 @@ def test_an_upload_of_unknown_length_stops_before_the_disk_is_full(tight, tmp_pa
     assert tight.stored() == before and tight.upload().status_code == 202
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["-F", "--data-binary", "-T"])
 def test_curl_reads_the_answer_to_a_large_upload_that_is_refused_early(tmp_path, way):
     big = tmp_path / "big.csv"
@@ -84,6 +86,7 @@ def test_a_client_that_breaks_off_leaves_nothing(own):
     assert own.stored() == before and own.get("/jobs").json() == {"jobs": []}
 
 
+@pytest.mark.slow
 def test_an_upload_of_200_mb_takes_little_memory_and_time(own, tmp_path, figure):
     big = write_large_csv(tmp_path / "big.csv", 200 * 10**6)
     start = time.monotonic()

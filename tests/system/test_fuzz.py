@@ -34,6 +34,8 @@ from tests.support.api import Api
 from tests.support.environment import SOAK
 from tools.dead_letters import Letter
 
+pytestmark = pytest.mark.slow
+
 settings.register_profile(
     "ours",
     deadline=None,  # machines are shared
