@@ -20,6 +20,7 @@ LONG += ["jail", "worker", "pipeline", "page", "warm", "watching"]
 
 
 # What a test needs because of its fixtures. A test that needs more is marked in its module.
+# A name with a folder is the fixture of that name in the tests of that folder alone.
 FIXTURES = {
     "broker": ["broker"],
     "installed_broker": ["broker"],
@@ -28,6 +29,18 @@ FIXTURES = {
     "browser": ["browser"],
     "russian": ["browser"],
     "start_browser": ["browser"],
+    "small_disk": ["root"],
+    "own_engine": ["root", "docker"],
+    "models": ["tensorflow"],
+    "deploy/system": ["docker"],
+    "deploy/local": ["broker", "tensorflow"],
+    "deploy/needs_root": ["root"],
+    "drift/running": ["broker", "tensorflow"],
+    "drift/container_worker": ["docker"],
+    "model/api": ["tensorflow"],
+    "retrain_worker/scratch": ["tensorflow"],
+    "serving/fill": ["tensorflow"],
+    "system/system": ["docker", "root"],
 }
 
 
@@ -44,10 +57,10 @@ def mark(item: pytest.Item) -> None:
     chosen = (
         [value for value in callspec.params.values() if isinstance(value, str)] if callspec else []
     )
-    for marker in {
-        each for name in [*item.fixturenames, *chosen] for each in FIXTURES.get(name, [])
-    }:
-        item.add_marker(marker)
+    for name in [*item.fixturenames, *chosen]:
+        for key in (name, f"{item.path.parent.name}/{name}"):
+            for marker in FIXTURES.get(key, []):
+                item.add_marker(marker)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,6 +19,8 @@ from tests.support.environment import lacking
 from tests.support.memory import peak_memory
 from tests.support.waiting import wait_for
 
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def system():
@@ -183,7 +185,7 @@ def test_down_and_up_again_loses_no_row_that_waited(system):
     time.sleep(3)
     system.sent.clear()  # of queues that were deleted above, rows are gone on purpose
     system.remember_sent()
-    recent = {id for id in system.sent if id > before[-1]}
+    recent = {row_id for row_id in system.sent if row_id > before[-1]}
     assert recent
     system.run("docker-compose", "down")
     system.run("docker-compose", "up", "-d")

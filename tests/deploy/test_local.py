@@ -15,6 +15,8 @@ from tests.support.environment import copy_project, lacking
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
+pytestmark = [pytest.mark.broker, pytest.mark.tensorflow, pytest.mark.slow]
+
 PROGRAMS = ["broker", "features", "model", "metric", "plot", "drift"]
 PROGRAMS += ["retrain_api", "retrain_worker"]
 

@@ -9,6 +9,8 @@ import pytest
 from tests.support.docker import has_docker
 from tests.support.environment import ROOT, copy_project, lacking
 
+pytestmark = pytest.mark.docker
+
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
@@ -52,6 +54,7 @@ def test_an_engine_that_does_not_run(clone, tmp_path):
     )
 
 
+@pytest.mark.root
 def test_a_user_who_may_not_use_docker(clone):
     if os.geteuid():
         lacking("root, to become a user without rights")

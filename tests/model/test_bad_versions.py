@@ -3,11 +3,14 @@
 import time
 
 import msgspec
+import pytest
 
 from tests.support.fake_model_api import FakeModelApi
 from tests.support.model_stage import assert_answers, deploy, notify, wait_until_good
 from tests.support.networks import networks
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.tensorflow
 
 
 def make_current(api: FakeModelApi, kind: str, version: int) -> None:

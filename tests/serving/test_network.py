@@ -10,6 +10,8 @@ from serving.builtin import Builtin
 from serving.network import Network, UnservableError, load
 from tests.support.networks import ROWS, networks
 
+pytestmark = pytest.mark.tensorflow
+
 
 def network(name: str) -> Network:
     return load(networks() / f"{name}.tflite")

@@ -16,6 +16,8 @@ from common.artifacts import Scores
 from tests.support.environment import ROOT
 from tests.support.networks import ROWS, malformed, networks
 
+pytestmark = pytest.mark.tensorflow
+
 target = load_diabetes().target
 
 

@@ -14,6 +14,8 @@ from serving.trial import run_trial
 from tests.support.environment import ROOT, SOAK
 from tests.support.networks import MALFORMED, malformed, networks
 
+pytestmark = pytest.mark.tensorflow
+
 
 def tflite(name: str):
     return networks() / f"{name}.tflite"

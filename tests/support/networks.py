@@ -25,6 +25,9 @@ ROWS = load_diabetes().data
 @functools.cache
 def networks() -> Path:
     """Return the folder with all of them, which is made once in a test run."""
+    from tests.support.environment import needs  # run as a program, this file has no `tests`
+
+    needs("tensorflow")
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True)

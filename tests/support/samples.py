@@ -21,6 +21,9 @@ NEWER = "99.1.0"  # than any Keras there is
 
 def write_models(folder: Path) -> Path:
     """Write every kind into `folder`, and return it."""
+    from tests.support.environment import needs  # run as a program, this file has no `tests`
+
+    needs("tensorflow")
     folder.mkdir(exist_ok=True)
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": tempfile.gettempdir()}
     command = [sys.executable, "-W", "ignore", __file__, folder]

@@ -29,6 +29,8 @@ from tests.support.memory import memory
 from tests.support.waiting import wait_for, within
 from tests.system.test_exactly_once import data, shown, target
 
+pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.slow]
+
 SECONDS = int(os.environ.get("CHAOS_SECONDS") or (300 if SOAK > 1 else 60))
 SEEDS = os.environ.get("CHAOS_SEED", "").split() or range(10 if SOAK > 1 else 3)
 EVERYBODY = [*SERVICES, "rabbitmq"]
@@ -137,8 +139,8 @@ class Chaos:
         if self.jobs:
             self.ask("DELETE", f"/jobs/{self.chance.choice(self.jobs)}")
 
-    def job(self, id: str) -> dict:
-        answer = self.ask("GET", f"/jobs/{id}")
+    def job(self, job_id: str) -> dict:
+        answer = self.ask("GET", f"/jobs/{job_id}")
         return answer.json() if answer is not None else {"state": "unknown"}
 
 
@@ -218,8 +220,8 @@ def check(chaos: Chaos, before: dict[str, float]) -> str:
     possible = {shown(x, y) for x, y in zip(data.tolist(), target.tolist(), strict=True)}
     assert {tuple(row[1:]) for row in rows} <= possible
     final = ("succeeded", "failed", "cancelled")
-    for id in chaos.jobs:
-        wait_for(lambda i=id: chaos.job(i)["state"] in final, 300, f"the end of job {id}")
+    for job_id in chaos.jobs:
+        wait_for(lambda i=job_id: chaos.job(i)["state"] in final, 300, f"the end of job {job_id}")
     wait_for(lambda: not left_on_the_engine(chaos.jobs), 60, "the clean-up of the jobs")
     check_dead(chaos)
     assert {path.name for path in (system.clone / "logs").iterdir()} <= KNOWN_FILES
@@ -227,7 +229,7 @@ def check(chaos: Chaos, before: dict[str, float]) -> str:
     assert not set(files.split()) - {"/data/incoming:", "/data/jobs:", *known_jobs(chaos)}
     for name, now in memories(system).items():
         assert now < GROWTH * before[name] + 20, f"{name}: {before[name]} MB, then {now}"
-    states = [chaos.job(id)["state"] for id in chaos.jobs]
+    states = [chaos.job(job_id)["state"] for job_id in chaos.jobs]
     ended = ", ".join(f"{states.count(state)} {state}" for state in final)
     return (
         f"{len(chaos.done)} faults in {SECONDS} s; {len(system.sent)} rows sent so far, each once"

@@ -13,6 +13,8 @@ from tests.support.environment import SOAK, small_disk_at
 from tests.support.rows import message
 from tests.support.waiting import wait_for
 
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
 
 @pytest.fixture
 def small_disk(logs):

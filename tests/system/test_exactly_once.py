@@ -17,6 +17,8 @@ from tests.support.environment import SOAK
 from tests.support.rows import data, shown, target
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 ROWS = 20_000 * SOAK
 ROWS_OF_A_SENDER = 3000
 KILLS = 24 * SOAK
@@ -90,7 +92,7 @@ class Sender:
 def stage(kind: str, folder, run):
     """Yield a new broker, and a function that starts services; end all of them."""
     (folder / "broker").mkdir(parents=True)
-    broker = installed(folder / "broker") if kind == "installed" else in_a_container()
+    broker = installed(folder / "broker") if kind == "installed_broker" else in_a_container()
     started = []
 
     def start(name: str, **settings):
@@ -105,7 +107,7 @@ def stage(kind: str, folder, run):
         broker.stop()
 
 
-@pytest.mark.parametrize("kind", ["installed", "rabbitmq4"])
+@pytest.mark.parametrize("kind", ["installed_broker", "rabbitmq4"])
 def test_every_row_that_was_sent_stands_in_the_csv_once(kind, tmp_path, run, figure):
     for name in ("first", "second"):
         with stage(kind, tmp_path / name, run) as (broker, start):

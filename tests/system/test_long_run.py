@@ -9,11 +9,15 @@ import re
 import statistics
 import time
 
+import pytest
+
 from features import features
 from tests.support.environment import SOAK
 from tests.support.memory import memory
 from tests.support.rows import data, message, shown, target
 from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.slow
 
 ROWS = 1_000_000 if SOAK > 1 else 60_000
 SLOWEST = 500  # rows a second

@@ -19,6 +19,8 @@ from tests.support.environment import ROOT, SOAK
 from tests.support.rows import data, message
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 ROW = data[0].tolist()
 WEEK_HOURS = 7 * 24
 
