@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.api import Api
+from tests.support.api import Api, epoch
 from tests.support.csv_files import rows_of
 from tests.support.environment import SOAK, small_disk_at
 from tests.support.rows import message
@@ -114,7 +114,7 @@ def test_on_a_full_disk_the_api_reads_and_says_what_is_wrong_and_goes_on_when_th
             api.claim(queued),
             api.call("DELETE", f"/jobs/{queued}"),
             api.upload(),
-            api.progress(running, 1, epoch=1, log="line\n" * 50_000),
+            api.progress(running, 1, epochs=[epoch(1)], log="line\n" * 50_000),
             api.progress(running, 1, log="line\n" * 50_000),
         ]
         assert [answer.status_code for answer in answers] == [507] * 5
@@ -122,7 +122,7 @@ def test_on_a_full_disk_the_api_reads_and_says_what_is_wrong_and_goes_on_when_th
     assert api.get("/healthz").status_code == 503
     hog.full.clear()
     wait_for(lambda: api.claim(queued).ok, 30, "a claim")
-    assert api.progress(running, 1, epoch=2, log="all").ok and api.pid() == process
+    assert api.progress(running, 1, epochs=[epoch(2)], log="all").ok and api.pid() == process
     assert sorted(p.name for p in (api.data / "jobs" / running).iterdir()) == [
         "hold_out.npy",
         "log.txt",
