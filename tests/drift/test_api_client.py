@@ -1,5 +1,7 @@
 """The contract of retrain_api with `drift`: the real API and the tests' FakeApi fulfil it alike."""
 
+import uuid
+
 import pytest
 import requests
 
@@ -32,30 +34,42 @@ class RealApi(ApiClient):
             path = f"{self.process.url}/models/current/replicas/{name}"
             requests.put(path, json=status, timeout=30).raise_for_status()
 
-    def stop(self) -> None:
-        self.process.process.stop()
 
-
-@pytest.fixture(params=["real", "fake"])
-def api(request, tmp_path):
+@pytest.fixture(scope="module", params=["real", "fake"])
+def api(request, tmp_path_factory):
+    """One API for all tests: each of them has its own keys, jobs and versions."""
     if request.param == "fake":
         yield FakeApi()
         return
-    with Api(tmp_path) as process:
+    with Api(tmp_path_factory.mktemp("api")) as process:
         yield RealApi(process)
 
 
-def test_a_key_is_of_one_job(api):
-    job = api.submit("drift-1-1", TABLE)
+@pytest.fixture(params=["real", "fake"])
+def stopped_api(request):
+    if request.param == "real":
+        return ApiClient("http://127.0.0.1:9", "")  # where nothing listens
+    fake = FakeApi()
+    fake.is_down = True
+    return fake
+
+
+@pytest.fixture
+def key():
+    return f"drift-{uuid.uuid4().hex}"
+
+
+def test_a_key_is_of_one_job(api, key):
+    job = api.submit(key, TABLE)
     assert not job.has_ended and not job.is_deployed
-    assert api.submit("drift-1-1", TABLE).id == job.id
-    assert api.submit("drift-1-2", TABLE).id != job.id
+    assert api.submit(key, TABLE).id == job.id
+    assert api.submit(f"{key}-2", TABLE).id != job.id
     assert api.job(job.id) == job
 
 
-def test_a_table_without_rows_is_rejected(api):
+def test_a_table_without_rows_is_rejected(api, key):
     with pytest.raises(RejectedError, match="rows"):
-        api.submit("drift-1-1", TABLE.splitlines()[0])
+        api.submit(key, TABLE.splitlines()[0])
 
 
 def test_an_unknown_job_is_rejected(api):
@@ -63,47 +77,51 @@ def test_an_unknown_job_is_rejected(api):
         api.job("unknown")
 
 
-def test_the_built_in_version_is_current_and_of_no_job(api):
+def test_the_built_in_version_is_of_no_job(api):
+    api.deploy(0)
     current = api.current()
     assert (current.version, current.report.job, current.refusal()) == (0, None, None)
 
 
-def test_a_job_that_is_better_is_deployed_with_its_error_on_the_hold_out(api):
-    job_id = api.submit("drift-1-1", TABLE).id
+def test_a_job_that_is_better_is_deployed_with_its_error_on_the_hold_out(api, key):
+    api.deploy(0)
+    job_id = api.submit(key, TABLE).id
     version = api.finish(job_id, error=40.0)
     job, current = api.job(job_id), api.current()
     assert job.has_ended and job.is_deployed and job.state == "succeeded"
-    assert job.version == current.version == version == 1
+    assert job.version == current.version == version > 0
     assert current.report.job == job_id and current.report.mae.challenger == 40.0
 
 
-def test_a_cancelled_job_says_so(api):
-    job_id = api.submit("drift-1-1", TABLE).id
+def test_a_cancelled_job_says_so(api, key):
+    job_id = api.submit(key, TABLE).id
     api.cancel(job_id)
     job = api.job(job_id)
     assert job.has_ended and not job.is_deployed
     assert (job.state, job.reason) == ("cancelled", "cancelled on request")
 
 
-def test_an_earlier_version_is_deployed_and_an_unknown_one_rejected(api):
-    api.finish(api.submit("drift-1-1", TABLE).id, error=40.0)
+def test_an_earlier_version_is_deployed_and_an_unknown_one_rejected(api, key):
+    api.deploy(0)
+    version = api.finish(api.submit(key, TABLE).id, error=40.0)
+    assert api.current().version == version
     api.deploy(0)
     assert api.current().version == 0
     with pytest.raises(RejectedError):
-        api.deploy(7)
+        api.deploy(999)
     assert api.current().version == 0
 
 
-def test_a_replica_s_refusal_counts_for_the_version_that_it_is_of(api):
-    api.finish(api.submit("drift-1-1", TABLE).id, error=40.0)
-    api.refuse(1, "it cannot be loaded")
+def test_a_replica_s_refusal_counts_for_the_version_that_it_is_of(api, key):
+    api.deploy(0)
+    api.refuse(api.finish(api.submit(key, TABLE).id, error=40.0), "it cannot be loaded")
     assert api.current().refusal() == "it cannot be loaded"
     api.deploy(0)
     assert api.current().refusal() is None
 
 
-def test_an_api_that_is_down_is_an_os_error(api):
-    api.stop()
+def test_an_api_that_is_down_is_an_os_error(stopped_api):
+    api = stopped_api
     for call in (api.current, lambda: api.job("j"), lambda: api.deploy(0)):
         with pytest.raises(OSError, match="onnection"):
             call()

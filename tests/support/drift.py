@@ -131,9 +131,6 @@ class FakeApi:
         """Let one of two replicas of `model` refuse to serve a version."""
         self.replicas = {"a": ReplicaStatus(0), "b": ReplicaStatus(0, Refusal(version, reason))}
 
-    def stop(self) -> None:
-        self.is_down = True
-
     def _check_connection(self) -> None:
         if self.is_down:
             raise OSError("connection refused")
