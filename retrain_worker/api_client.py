@@ -211,7 +211,12 @@ class ApiClient:
 
         def call() -> requests.Response:
             lifecycle.check_stop()
-            answer = self._once(method, path, data=body and body(), **content)
+            data = body() if body else None
+            try:
+                answer = self._once(method, path, data=data, **content)
+            finally:
+                if isinstance(data, Multipart):
+                    data.close()
             if answer.status_code >= 500:
                 raise ApiUnavailableError(error_of(answer))
             return answer

@@ -27,6 +27,7 @@ class Multipart:
     def __init__(self, parts: Mapping[str, Part], on_chunk: Callable[[], None]) -> None:
         self.parts = [(_header(name), part) for name, part in parts.items()]
         self.on_chunk = on_chunk
+        self.opened: FileStream | None = None  # the file that is sent now
 
     def __len__(self) -> int:
         return sum(len(header) + part.size + 2 for header, part in self.parts) + len(BOUNDARY) + 6
@@ -34,11 +35,17 @@ class Multipart:
     def __iter__(self) -> Iterator[bytes]:
         for header, part in self.parts:
             yield header
-            for chunk in part.open().chunks:
+            self.opened = part.open()
+            for chunk in self.opened.chunks:
                 self.on_chunk()
                 yield chunk
             yield b"\r\n"
         yield f"--{BOUNDARY}--\r\n".encode()
+
+    def close(self) -> None:
+        """Close the file in which the request broke off: until then a container may be locked."""
+        if self.opened:
+            self.opened.close()
 
 
 def _header(name: str) -> bytes:

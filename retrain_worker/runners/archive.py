@@ -18,9 +18,12 @@ def tar(inputs: Inputs) -> Iterator[bytes]:
         header = TarInfo(name)
         header.size, header.mode, left = file.size, 0o444, file.size
         yield header.tobuf(GNU_FORMAT)  # this format has no limit of 8 GiB
-        for chunk in file.chunks:
-            yield chunk
-            left -= len(chunk)
+        try:
+            for chunk in file.chunks:
+                yield chunk
+                left -= len(chunk)
+        finally:
+            file.close()
         if left:
             raise StepFailedError(f"The input {name} ended {left} bytes early.", retry=True)
         yield bytes(-header.size % BLOCK_BYTES)
