@@ -11,7 +11,7 @@ from metric import metric
 from metric.database import Row
 from tests.support.bodies import bad_bodies
 from tests.support.csv_files import rows_of
-from tests.support.environment import copy_project
+from tests.support.environment import ROOT, copy_project
 from tests.support.rows import message
 from tests.support.waiting import wait_for
 
@@ -82,3 +82,30 @@ def test_metric_runs_from_a_copied_tree_without_being_installed(broker, tmp_path
     finally:
         process.terminate()
     assert process.wait(30) == 0
+
+
+STOP_IN_A_BATCH = """
+import os, signal
+from metric import metric
+publish_batch = metric.publish_batch
+def stop(channel, queue, bodies):
+    publish_batch(channel, queue, bodies)
+    if bodies:
+        os.kill(os.getpid(), signal.SIGINT)
+metric.publish_batch = stop
+metric.main()
+"""
+
+
+def test_a_stop_in_the_middle_of_a_batch_comes_behind_it(broker, logs, run):
+    first = run("metric", broker)
+    wait_for(lambda: "started" in first.said(), 30, "metric")  # it declares the queues
+    first.stop()
+    broker.send("y_true", [b"bad", message("a", 1.0)])
+    broker.send("y_pred", [message("a", 3.0)])
+    environment = {"AMQP_URL": broker.url, "LOGS_DIR": str(logs), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", STOP_IN_A_BATCH]
+    assert subprocess.run(command, env=os.environ | environment, timeout=60).returncode == 0
+    assert rows_of(logs / "metric_log.csv") == [["a", "1.0", "3.00", "2.00"]]
+    assert len(broker.stream(1)) == 1 and broker.count("dead") == 1
+    assert broker.take("y_true") == broker.take("y_pred") == []  # all of it is acknowledged
