@@ -22,7 +22,12 @@ from tests.support.retraining import data, job_images, left_of, retraining, targ
 from tests.support.samples import write_models
 from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.docker, pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.docker,
+    pytest.mark.tensorflow,
+    pytest.mark.slow,
+]
 
 ROWS = data[:20].tolist()
 ARRAYS = "hold_out", "train"
