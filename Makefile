@@ -42,7 +42,7 @@ test:  # style, types and all tests, in an environment and with a broker of thei
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy $(PRODUCT)
-	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # they wait more than they compute
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(TESTS)  # they wait more than they compute
 
 bench:  # measure what is promised of speed, in about ten minutes
 	@deploy/venv

@@ -129,7 +129,7 @@ def test_make_demo_heals_a_system_of_its_own_beside_this_one_and_leaves_a_pictur
         n: float(e) for n, e in re.findall(r"^(\w+) +mean absolute error +([\d.]+)", said, re.M)
     }
     assert errors["during"] > 2 * errors["before"] and errors["after"] < 1.25 * errors["before"]
-    for event in ("drift", "job", "deployed", "confirmed"):
+    for event in ("drift_detected", "job_submitted", "deployed", "confirmed"):
         assert len(re.findall(rf"^\d:\d\d  {event}: ", said, re.M)) == 1
     assert (local.clone / "logs/demo.png").read_bytes().startswith(b"\x89PNG")
     assert pids(local) == before and not (local.clone / ".run/demo").exists()

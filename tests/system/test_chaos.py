@@ -26,8 +26,8 @@ from tests.support.csv_files import rows_of
 from tests.support.docker import docker
 from tests.support.environment import SOAK, small_disk_at
 from tests.support.memory import memory
+from tests.support.rows import data, shown, target
 from tests.support.waiting import wait_for, within
-from tests.system.test_exactly_once import data, shown, target
 
 pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.slow]
 
@@ -36,8 +36,8 @@ SEEDS = os.environ.get("CHAOS_SEED", "").split() or range(10 if SOAK > 1 else 3)
 EVERYBODY = [*SERVICES, "rabbitmq"]
 QUEUES = ["features", "y_true", "y_pred", "retrain_jobs"]
 KNOWN_FILES = {"metric_log.csv", "metric.sqlite3", "metric.sqlite3-wal", "metric.sqlite3-shm"}
-KNOWN_FILES |= {"metric.reserve", "error_distribution.png"}
-KNOWN_FILES |= {"drift.json", "drift.new", "drift_log.csv", "drift_log.new"}
+KNOWN_FILES |= {"metric.ballast", "error_distribution.png", "error_distribution.png.new"}
+KNOWN_FILES |= {"drift.json", "drift.json.new", "drift_log.csv", "drift_log.csv.new"}
 GROWTH = 1.5  # of a service's memory, and some MB
 
 

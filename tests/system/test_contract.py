@@ -147,6 +147,12 @@ def pins(text: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.parametrize("name", ["features", "model", "metric", "plot", "tools", "check"])
+def test_a_service_alone_and_make_check_do_not_install_tensorflow(name):
+    text = (ROOT / f"requirements/{name}.txt").read_text()
+    assert not re.search("^(tensorflow|keras)", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=str)
 def test_every_image_begins_with_the_same_layers(dockerfile):
     first = (ROOT / "features/Dockerfile").read_text().split("RUN uv")[0]
