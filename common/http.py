@@ -1,8 +1,12 @@
 """HTTP to retrain_api: one session with a token, a few retries, and no proxy."""
 
+import logging
+
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
+
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # the caller logs what failed, once
 
 
 def api_session(token: str = "") -> requests.Session:
@@ -13,9 +17,7 @@ def api_session(token: str = "") -> requests.Session:
     """
     session = requests.Session()
     session.trust_env = False  # a proxy in Docker's settings does not know the API
-    retry = Retry(
-        connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.2
-    )
+    retry = Retry(connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
     if token:

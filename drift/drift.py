@@ -102,7 +102,6 @@ def serve(connection: BlockingConnection, controller: Controller, store: StateSt
 
 def main() -> None:
     lifecycle.start()
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the controller logs what remains
     check_settings()
     LOGS_DIR.mkdir(parents=True, exist_ok=True)
     store = StateStore(LOGS_DIR)

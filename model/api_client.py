@@ -7,7 +7,6 @@ All errors are OSErrors, as those of requests are, and may pass; only a file tha
 an UnservableError.
 """
 
-import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,8 +23,6 @@ TIMEOUT_SECONDS = (3, 10)  # to connect; between two bytes
 MAX_SECONDS = 120  # of a whole answer
 MAX_STATUS_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 18
-
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # a failed attempt is logged once, by us
 
 
 class ApiError(OSError):
