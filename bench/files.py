@@ -54,11 +54,11 @@ def redraw(csv: Path) -> None:
         for _ in range(REDRAWS):
             more.write("".join(map(record, range(NEW))).encode())
             more.flush()
-            begin = time.perf_counter()
+            start = time.perf_counter()
             for errors in reader.chunks():
                 histogram.add(errors)
             assert plot.save(plot.draw(histogram, reader.foreign))
-            took.append(time.perf_counter() - begin)
+            took.append(time.perf_counter() - start)
     print(statistics.median(took), peak_memory(os.getpid()))
 
 
@@ -96,10 +96,10 @@ def start_of(folder: Path, broker) -> float:
     took = []
     for number in range(STARTS):
         environment = {"AMQP_URL": broker.url, "LOGS_DIR": str(folder)}
-        begin = time.monotonic()
+        start = time.monotonic()
         metric = Service("metric", folder / f"{number}.log", environment, supervised=False)
         wait_for(metric.has_started, 300, "metric")
-        took.append(time.monotonic() - begin)
+        took.append(time.monotonic() - start)
         metric.stop()
     return statistics.median(took)
 

@@ -24,9 +24,9 @@ COUNTS = (1, 2, 4, 8)
 
 
 def seconds(call) -> float:
-    begin = time.monotonic()
+    start = time.monotonic()
     call()
-    return time.monotonic() - begin
+    return time.monotonic() - start
 
 
 def upload(folder: Path):
@@ -90,9 +90,9 @@ def bare(system, job_id: str, folder: Path) -> None:
 def small_job(system, table: Path, folder: Path):
     deployed(system, table)  # everything was read from the disk once
     time.sleep(10)  # the next container imports TensorFlow, and then waits
-    begin = time.monotonic()
+    start = time.monotonic()
     job_id = deployed(system, table)
-    ours = time.monotonic() - begin
+    ours = time.monotonic() - start
     plain = seconds(lambda: bare(system, job_id, folder))
     note = f"{ours:.1f} s from POST to deployed; the script in a cold container {plain:.1f} s"
     yield Figure("small job / docker run", ours / plain, at_most(1), note)
@@ -102,12 +102,12 @@ def many_jobs(system, table: Path):
     """Compare many jobs with one. They start cold: what waits warm has done some work before."""
     took = {}
     for count in COUNTS:
-        begin = time.monotonic()
+        start = time.monotonic()
         ids = [system.upload(table, deploy="never") for _ in range(count)]
         ends = []
         for job_id in ids:
             wait_for(lambda i=job_id: system.job(i)["state"] == "succeeded", 600, "a job")
-            ends.append(time.monotonic() - begin)
+            ends.append(time.monotonic() - start)
         took[count] = max(ends)
     cores = min(2, os.cpu_count())
     gains = {count: count * took[1] / took[count] for count in COUNTS[1:]}

@@ -35,9 +35,9 @@ def run(command: list, **environment: str) -> str:
 def train(folder: Path) -> float:
     """Train as a job does; return the seconds that the whole process took."""
     (folder / "out").mkdir()
-    begin = time.monotonic()
+    start = time.monotonic()
     run([sys.executable, ROOT / "retrain_worker/sandbox/train.py", folder / "in", folder / "out"])
-    return time.monotonic() - begin
+    return time.monotonic() - start
 
 
 def aside(what: str, folder: Path) -> str:
@@ -49,9 +49,9 @@ def aside(what: str, folder: Path) -> str:
 def median_seconds(predict, rows: np.ndarray, times: int) -> float:
     took = []
     for _ in range(times):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         predict(rows)
-        took.append(time.perf_counter() - begin)
+        took.append(time.perf_counter() - start)
     return statistics.median(took)
 
 
@@ -105,14 +105,14 @@ def training(folder: Path):
     names = [*(f"x{number}" for number in range(COLUMNS)), "y"]
     pandas.DataFrame(rows, columns=names).to_csv(csv, index=False, float_format="%.6f")
     write_job(folder / "in", rows[:10], epochs=EPOCHS)
-    begin = time.monotonic()
+    start = time.monotonic()
     with csv.open("rb") as file:
         about = prepare([("rows.csv", file)], folder / "in")
-    parsed = time.monotonic() - begin
+    parsed = time.monotonic() - start
     ours = train(folder)
-    begin = time.monotonic()
+    start = time.monotonic()
     aside("fit", folder)
-    memory = time.monotonic() - begin
+    memory = time.monotonic() - start
     note = f"{parsed:.1f} s to read {about.rows:,} rows, {ours:.1f} s to train; {memory:.1f} s"
     yield Figure("training, CSV / memory", (parsed + ours) / memory, at_most(1.3), note)
 

@@ -49,9 +49,9 @@ def sink(channel, rows: int) -> None:
         channel.connection.process_data_events(1)
         if (now := min(came.values())) > complete:
             if not complete:
-                begin, first = time.monotonic(), now
+                start, first = time.monotonic(), now
             complete, end = now, time.monotonic()
-    print(end - begin, complete - first)
+    print(end - start, complete - first)
 
 
 def main() -> None:

@@ -51,8 +51,8 @@ class Follower(threading.Thread):
 
     def speed(self) -> float:
         """Return rows a second, from the first that came to the last."""
-        (begin, first), (end, last) = next(s for s in self.seen if s[1]), self.seen[-1]
-        return (last - first) / (end - begin)
+        (start, first), (end, last) = next(s for s in self.seen if s[1]), self.seen[-1]
+        return (last - first) / (end - start)
 
     def longest_gap(self) -> float:
         """Return seconds."""
@@ -159,10 +159,10 @@ def round_trip(broker) -> float:
         channel.queue_declare("bench", durable=True, arguments={"x-queue-type": "quorum"})
         came = channel.consume("bench", auto_ack=True)
         for _ in range(SINGLE_ROWS):
-            begin = time.perf_counter()
+            start = time.perf_counter()
             channel.basic_publish("", "bench", b"x" * 45)
             next(came)
-            took.append(1000 * (time.perf_counter() - begin))
+            took.append(1000 * (time.perf_counter() - start))
         channel.cancel()
         channel.queue_delete("bench")
     return statistics.median(took)
