@@ -4,8 +4,8 @@
                ├──▶ [y_true]    {"id": 1765912012.233366, "body": 101.0}
                └──▶ [history]   [{"id": 1765912012.233366, "body": [10 floats], "y_true": 101.0}, …]
 
-Both messages of a row have one id and go out in one transaction; the whole row goes to a stream that
-can be replayed. The id is logged after the commit, so a logged row is never lost. After a stop
+Both messages of a row have one id and go out in one transaction; the whole row goes to a stream
+that can be replayed. The id is logged after the commit, so a logged row is never lost. After a stop
 between the two the broker may have rows that are not logged. Any failure ends the process, and the
 supervisor starts it again.
 
