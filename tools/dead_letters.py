@@ -28,7 +28,10 @@ from common.queues import WORK_QUEUES, declare
 
 MAX_SHOWN_LETTERS = int(os.environ.get("MAX_SHOWN_LETTERS", "100"))
 MAX_SHOWN_BYTES = 160  # of a body
-BATCH_SIZE = 200  # messages in a transaction
+# Messages in a transaction. RabbitMQ holds acknowledgements back while 32 of one channel are on
+# their way to a quorum queue, and drops those when the channel is closed. (Those of messages from
+# `basic_get` count one by one, and the next `basic_get` waits for all of them.)
+BATCH_SIZE = 30
 
 
 class Letter(NamedTuple):
@@ -99,7 +102,6 @@ def replay(connection: BlockingConnection) -> None:
     reading, publishing = connection.channel(), connection.channel()
     require_routing(publishing)
     publishing.tx_select()
-    reading.tx_select()
     sent, unknown, tags = 0, 0, []
     for letter in read_letters(reading):
         if letter.origin not in WORK_QUEUES:
@@ -115,15 +117,10 @@ def replay(connection: BlockingConnection) -> None:
 
 
 def acknowledge(reading: BlockingChannel, publishing: BlockingChannel, tags: list[int]) -> int:
-    """Commit the copies, acknowledge the originals, empty `tags`; return how many there were.
-
-    The acknowledgements are a transaction, too: RabbitMQ sends more than 32 of them to a quorum
-    queue later, and drops the rest when the channel is closed before.
-    """
+    """Commit the copies, acknowledge the originals, empty `tags`; return how many there were."""
     commit(publishing)
     for tag in tags:
         reading.basic_ack(tag)
-    reading.tx_commit()
     count = len(tags)
     tags.clear()
     return count
