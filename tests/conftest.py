@@ -15,8 +15,9 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)  # waiting for a broker is 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Files are dealt out to several processes; those that take minutes go first.
-LONG = ["containers", "retraining", "drift", "chaos", "disk", "exactly_once", "long_run"]
-LONG += ["jail", "worker", "pipeline", "page", "warm", "watching"]
+LONG = ["containers", "retraining", "drift", "chaos", "exactly_once", "local", "disk", "train"]
+LONG += ["sandbox", "worker", "warm_pool", "upgrade", "pipeline", "fuzz", "bad_versions", "restart"]
+LONG += ["swap", "bad_api", "page_live", "page_jobs", "uploads", "attempts", "live_events"]
 
 
 # What a test needs because of its fixtures. A test that needs more is marked in its module.
@@ -54,9 +55,9 @@ def pytest_collection_modifyitems(items):
 def mark(item: pytest.Item) -> None:
     """Mark a test with what its fixtures need."""
     callspec = getattr(item, "callspec", None)  # any_broker chooses one by its parameter
-    chosen = (
-        [value for value in callspec.params.values() if isinstance(value, str)] if callspec else []
-    )
+    chosen = [
+        value for value in (callspec.params.values() if callspec else []) if isinstance(value, str)
+    ]
     for name in [*item.fixturenames, *chosen]:
         for key in (name, f"{item.path.parent.name}/{name}"):
             for marker in FIXTURES.get(key, []):
