@@ -158,7 +158,7 @@ class TestPromises:
         assert job["report"]["containers"]["training"] == container
 
     def test_a_training_that_ends_while_its_worker_is_dead_is_collected(self, served, table):
-        job_id = served.upload(table, deploy="never", epochs=20)
+        job_id = served.upload(table, deploy="never", epochs=5)
         container = served.training(job_id)
         served.worker.pause()
         docker("wait", container)
