@@ -153,6 +153,7 @@ def test_after_a_stop_no_connection_is_closed_that_might_hang(here):
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("least", "most"), [(6, 5), (0, 5)])
 def test_settings_with_which_a_case_never_has_enough_rows_are_refused(tmp_path, least, most):
     settings = {"DRIFT_MIN_ROWS": str(least), "DRIFT_MAX_ROWS": str(most)}

@@ -160,6 +160,7 @@ def test_a_long_interval_is_interrupted_for_the_healthcheck_and_for_a_stop(logs)
     assert process.wait(30) == 0 and logs.says("stopped")
 
 
+@pytest.mark.slow
 def test_a_restart_catches_up(logs):
     logs.append(HEADER + GOOD)
     first = logs.start()
@@ -243,6 +244,7 @@ def start_saving(logs) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_picture(logs):
     process = start_saving(logs)
     seen = set()
@@ -251,6 +253,7 @@ def test_a_reader_never_sees_half_a_picture(logs):
         seen.add(logs.drawn())
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_picture_is_saved_leaves_a_whole_one_and_no_obstacle(logs):
     for _ in range(4):
         logs.png.unlink(missing_ok=True)
@@ -279,6 +282,7 @@ def random_rows(number: int) -> str:
     )
 
 
+@pytest.mark.slow
 def test_ten_million_rows_fit_into_150_megabytes(logs):
     logs.append(HEADER)
     part = random_rows(100_000)
@@ -292,6 +296,7 @@ def test_ten_million_rows_fit_into_150_megabytes(logs):
     assert peak_memory(process.pid) < 150_000 / 1024
 
 
+@pytest.mark.slow
 def test_one_more_row_costs_the_same_after_a_thousand_and_after_three_million(tmp_path):
     seconds = {}
     for parts in (1, 3000):

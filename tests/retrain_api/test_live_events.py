@@ -31,6 +31,7 @@ def amqp_url(broker, monkeypatch):
     monkeypatch.setattr("common.connection.AMQP_URL", broker.url)
 
 
+@pytest.mark.slow
 def test_an_absent_broker_is_reported_and_tried_again(tmp_path):
     with Api(tmp_path) as api, Listener(api, "/live/events") as live:
         wait_for(lambda: len(live.received("numbers")) > 1, 30, "two attempts")

@@ -7,6 +7,8 @@ import pytest
 from tests.support.api import KERAS, Api
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own(tmp_path):

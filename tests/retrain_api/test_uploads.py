@@ -11,6 +11,8 @@ from tests.support.memory import peak_memory
 from tests.support.uploads import curl, start_upload
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own(tmp_path):
@@ -53,7 +55,6 @@ def test_an_upload_of_unknown_length_stops_before_the_disk_is_full(tight, tmp_pa
     assert tight.stored() == before and tight.upload().status_code == 202
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["-F", "--data-binary", "-T"])
 def test_curl_reads_the_answer_to_a_large_upload_that_is_refused_early(tmp_path, way):
     big = tmp_path / "big.csv"
@@ -86,7 +87,6 @@ def test_a_client_that_breaks_off_leaves_nothing(own):
     assert own.stored() == before and own.get("/jobs").json() == {"jobs": []}
 
 
-@pytest.mark.slow
 def test_an_upload_of_200_mb_takes_little_memory_and_time(own, tmp_path, figure):
     big = write_large_csv(tmp_path / "big.csv", 200 * 10**6)
     start = time.monotonic()
