@@ -1,11 +1,13 @@
 """What the tests run on: real brokers, real processes, and a way to kill both."""
 
+import faulthandler
 import logging
 import signal
 
 import pika
 import pytest
 
+from common import lifecycle
 from tests.support.broker import Broker, in_a_container, installed
 from tests.support.environment import RunningTest
 from tests.support.service import Service
@@ -13,6 +15,9 @@ from tests.support.service import Service
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # waiting for a broker is no news here
 # Whoever started us in the background has SIGINT ignored, and services would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a test calls in this process may arm the watchdog, which would end the tests a minute later.
+lifecycle.WATCHDOG_SECONDS = 3600
+
 
 # Files are dealt out to several processes; those that take minutes go first.
 LONG = ["containers", "retraining", "drift", "chaos", "exactly_once", "local", "disk", "train"]
@@ -71,6 +76,7 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item):
+    faulthandler.cancel_dump_traceback_later()
     RunningTest.markers = None  # fixtures of other tests may end with this one
 
 
