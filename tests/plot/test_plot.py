@@ -137,6 +137,7 @@ def write_over(logs):
         file.write(HEADER + GOOD[:-3] + "4\n" + GOOD[:-3] + "4\n" + GOOD * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [delete, replace, cut, write_over])
 def test_a_csv_that_starts_anew_is_counted_anew(logs, change):
     logs.append(HEADER + GOOD * 2)

@@ -23,6 +23,7 @@ def own(tmp_path):
         yield api
 
 
+@pytest.mark.slow
 def test_changing_calls_need_the_token_and_questions_do_not(tmp_path):
     with Api(tmp_path, API_TOKEN="open sesame") as api:
         secret = (api.data / "worker_secret").read_text().strip()
@@ -38,6 +39,7 @@ def test_changing_calls_need_the_token_and_questions_do_not(tmp_path):
         assert api.claim(job_id).status_code == 200
 
 
+@pytest.mark.slow
 def test_the_secret_is_made_once_and_kept_readable(own):
     path = own.data / "worker_secret"
     secret = path.read_text()
@@ -47,6 +49,7 @@ def test_the_secret_is_made_once_and_kept_readable(own):
     assert path.stat().st_mode & 0o777 == 0o444
 
 
+@pytest.mark.slow
 def test_a_token_that_no_header_can_have_is_refused_at_the_start(tmp_path):
     environment = os.environ | {"API_TOKEN": "sécret", "DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "retrain_api"]
@@ -96,6 +99,7 @@ def test_a_browser_may_use_addresses_and_a_program_any_name(api):
     assert api.get("/models", headers={"Host": "retrain.example:8000"}).ok
 
 
+@pytest.mark.slow
 def test_curl_the_page_itself_and_an_allowed_name_may_change_something(own):
     page = {"Sec-Fetch-Site": "same-origin", "Origin": own.url}
     host = {"Host": "models.example", "Origin": "https://models.example"}

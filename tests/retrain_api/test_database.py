@@ -25,6 +25,7 @@ def archived(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_data_of_the_version_before_are_read_and_continued(archived):
     database = archived / "data/api.sqlite"
     assert user_version(database) == 1
@@ -60,6 +61,7 @@ def test_a_migration_that_is_interrupted_leaves_the_old_format(archived, monkeyp
     assert "jobs" in tables and "epochs" not in tables
 
 
+@pytest.mark.slow
 def test_a_database_of_a_newer_release_is_refused_with_a_sentence(tmp_path, monkeypatch):
     with Api(tmp_path) as api:
         assert api.upload(files={"data": ("a.csv", csv_text())}).ok
@@ -73,6 +75,7 @@ def test_a_database_of_a_newer_release_is_refused_with_a_sentence(tmp_path, monk
     assert f"has format {FORMAT + 1}" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_setting_with_an_old_name_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("KEEP_UPLOADS_SECONDS", "5")
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))

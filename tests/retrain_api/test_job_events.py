@@ -43,6 +43,7 @@ def test_a_late_listener_gets_every_epoch_and_the_job_has_the_newest_as_progress
     assert list(map(json.loads, listener.received("epoch"))) == expected
 
 
+@pytest.mark.slow
 def test_epochs_survive_a_restart_and_stay_after_the_end(tmp_path):
     with Api(tmp_path) as api:
         job_id = api.new_job()
@@ -81,6 +82,7 @@ def test_a_new_attempt_starts_its_epochs_anew_after_its_state(api):
     assert before == ["epoch", "epoch", "state", "epoch"]
 
 
+@pytest.mark.slow
 def test_a_purged_job_has_no_epochs(tmp_path):
     with Api(tmp_path, UPLOAD_RETENTION_SECONDS=1) as api:
         job_id = api.new_job()

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.environment import ROOT
 
+pytestmark = pytest.mark.slow
+
 START = 1765912012.5  # Unix time of the first row
 EVENTS = "at,event,id,version,job,text\n"
 
