@@ -35,7 +35,7 @@ check:  # style, types and the tests that need nothing but Python, in less than 
 	.venv-check/bin/ruff check .
 	.venv-check/bin/ruff format --check .
 	.venv-check/bin/mypy $(PRODUCT)
-	.venv-check/bin/pytest --numprocesses 2 --dist loadfile -m "$(NEEDS_NOTHING)"
+	.venv-check/bin/pytest --numprocesses 3 --dist loadfile -m "$(NEEDS_NOTHING)"
 
 test:  # style, types and all tests, in an environment and with a broker of their own
 	@deploy/venv

@@ -51,6 +51,7 @@ class Stage:
             "LEASE_SECONDS": "10",
             "FEATURES_DELAY_SECONDS": "0.01",
             "DRIFT_COOLDOWN_SECONDS": "1",
+            "DRIFT_MAX_ROWS": "1000",  # a short training on a busy machine
         }
         self.api = self.start("retrain_api")
         wait_for(self.is_up, 60, "the API")
@@ -148,7 +149,7 @@ class Stage:
 
     def wait_until_learned(self, changes: int = 1) -> None:
         """Wait until the newest data are learned, with as many jobs as there were changes."""
-        wait_for(lambda: self.is_learned(changes), 240, "a version that has learned the change")
+        wait_for(lambda: self.is_learned(changes), 600, "a version that has learned the change")
         assert len(self.jobs()) == self.marked_jobs + changes
         assert len(self.new("drift_detected")) == len(self.new("job_submitted")) == changes
         assert self.error() < LEARNED_RATIO * LEAST_ERROR

@@ -158,8 +158,10 @@ class TestPromises:
         assert job["report"]["containers"]["training"] == container
 
     def test_a_training_that_ends_while_its_worker_is_dead_is_collected(self, served, table):
-        job_id = served.upload(table, deploy="never", epochs=5)
+        job_id = served.upload(table, deploy="never", epochs=100)
         container = served.training(job_id)
+        # The lease is to outlast the rest, and importing TensorFlow takes most of it when busy.
+        wait_for(lambda: served.job(job_id)["progress"], 300, "the first epoch")
         served.worker.pause()
         docker("wait", container)
         served.worker.resume()
