@@ -34,7 +34,8 @@ def shared(token, before: str):
         return token.info, token.content
     code = [child.content for child in token.children if child.type == "code_inline"]
     in_a_cell = before == "td_open"  # elsewhere each language has its own order of words
-    places = sorted(target.partition("#")[0] for target in targets(token))
+    files = [target.partition("#")[0] for target in targets(token)]
+    places = sorted(file.replace(".ru.png", ".png") for file in files)  # a picture in Russian
     return code if in_a_cell else sorted(code), places, figures(prose(token))
 
 
