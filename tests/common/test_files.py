@@ -1,12 +1,11 @@
-"""Files are replaced whole, and a full disk is told from other errors."""
+"""Files are replaced whole, and a full disk is distinguished from other errors."""
 
 import errno
 import sqlite3
 
 import pytest
 
-from common.disk import is_full
-from common.files import replace_file
+from common.files import is_full, replace_file
 
 
 def test_a_file_is_replaced(tmp_path):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from common import lifecycle
-from common.settings import RENAMED, refuse_renamed_settings
+from common.lifecycle import RENAMED_SETTINGS, refuse_renamed_settings
 from tests.support.environment import ROOT
 from tests.support.waiting import wait_for
 
@@ -83,13 +83,13 @@ def test_a_wait_reports_liveness(tmp_path):
 
 
 def test_a_wait_lasts_as_long_as_it_is_asked_to():
-    begin = time.monotonic()
+    start = time.monotonic()
     lifecycle.wait(0.7, lambda seconds: time.sleep(min(seconds, 0.2)))
     lifecycle.faulthandler.cancel_dump_traceback_later()
-    assert 0.7 <= time.monotonic() - begin < 5
+    assert 0.7 <= time.monotonic() - start < 5
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
 def test_the_old_name_of_a_setting_is_refused_with_the_new_one(old, new):
     with pytest.raises(SystemExit, match=f"{old} is called {new} now"):
         refuse_renamed_settings({old: "1"})

@@ -29,15 +29,15 @@ def system():
 
 
 def test_make_up_comes_back_with_the_first_row_and_leaves_alone_what_runs(system, figure):
-    begin = time.monotonic()
+    start = time.monotonic()
     said = system.run("make", "up")
-    first = time.monotonic() - begin
+    first = time.monotonic() - start
     assert re.search(r"id,y_true,y_pred,absolute_error\n\d{10}\.\d{6},\d+\.0,", said)
     assert f"http://localhost:{system.ports['MANAGEMENT_PORT']}" in said
     before = {name: system.inspect(name)["State"]["StartedAt"] for name in SERVICES}
-    begin = time.monotonic()
+    start = time.monotonic()
     said = system.run("make", "up")
-    second = time.monotonic() - begin
+    second = time.monotonic() - start
     figure(f"make up with Docker: {first:.0f} s, again: {second:.0f} s")
     assert "waiting for a row" not in said and "id,y_true,y_pred,absolute_error\n" in said
     assert before == {name: system.inspect(name)["State"]["StartedAt"] for name in SERVICES}
@@ -87,9 +87,9 @@ def test_the_management_page_knows_the_queues(system):
 def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, figure):
     large = write_large_csv(system.clone / "large.csv", 10**9)
     url = f"http://localhost:{system.ports['API_PORT']}/jobs"
-    begin = time.monotonic()
+    start = time.monotonic()
     answer = system.run("curl", "-sS", "-F", "deploy=never", "-F", f"data=@{large}", url)
-    seconds = time.monotonic() - begin
+    seconds = time.monotonic() - start
     large.unlink()
     job = json.loads(answer)
     system.run("curl", "-sS", "-X", "DELETE", f"{url}/{job['id']}")
@@ -101,13 +101,13 @@ def test_an_upload_of_1_gb_passes_through_the_api_with_its_limits_on(system, fig
 
 def test_what_the_readme_says_of_retraining(system, figure):
     system.run("make", "sample")
-    begin = time.monotonic()
+    start = time.monotonic()
     url = f"http://localhost:{system.ports['API_PORT']}"
     job = retrain(url, system.clone / "sample/diabetes.csv", deploy="always")
     assert job["state"] == "succeeded" and job["report"]["deployed"], job["reason"]
     amqp = f"amqp://guest:guest@127.0.0.1:{system.ports['AMQP_PORT']}/%2F"
     wait_for(lambda: next_version(amqp) == job["version"], 60, "rows of the new version")
-    figure(f"in containers: {time.monotonic() - begin:.0f} s from the upload to its rows")
+    figure(f"in containers: {time.monotonic() - start:.0f} s from the upload to its rows")
     current = json.loads(system.run("curl", "-sS", f"{url}/models/current"))
     assert [said["serves"] for said in current["replicas"].values()] == [job["version"]]
 
@@ -144,12 +144,12 @@ class TestFaults:
         wait_for(lambda: {system.health(s) for s in everyone} == {"healthy"}, 120, "health")
         for service in everyone:
             system.signal(service, signal.SIGSTOP)
-        begin = time.monotonic()
+        start = time.monotonic()
         try:
             for service in everyone:
-                left = 60 - (time.monotonic() - begin)
+                left = 60 - (time.monotonic() - start)
                 wait_for(lambda s=service: system.health(s) == "unhealthy", left, service)
-                figure(f"{service} unhealthy {time.monotonic() - begin:.0f} s after SIGSTOP")
+                figure(f"{service} unhealthy {time.monotonic() - start:.0f} s after SIGSTOP")
         finally:
             for service in everyone:
                 system.signal(service, signal.SIGCONT)

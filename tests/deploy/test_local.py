@@ -62,12 +62,12 @@ def pids(local) -> dict[str, int]:
 
 
 def test_make_up_comes_back_with_the_first_row_and_the_second_time_at_once(local, figure):
-    begin = time.monotonic()
+    start = time.monotonic()
     assert re.search(r"id,y_true,y_pred,absolute_error\n\d{10}\.\d{6},\d+\.0,", local("up"))
-    first = time.monotonic() - begin
-    before, begin = pids(local), time.monotonic()
+    first = time.monotonic() - start
+    before, start = pids(local), time.monotonic()
     local("up")
-    second = time.monotonic() - begin
+    second = time.monotonic() - start
     figure(f"make up without Docker: {first:.0f} s, again: {second:.0f} s")
     assert second < first / 2
     assert pids(local) == before and sorted(before) == sorted(PROGRAMS)
@@ -112,19 +112,19 @@ def check_nothing_lost(local) -> None:
 
 def test_a_job_is_trained_scored_and_served(local, figure):
     local("sample")
-    begin = time.monotonic()
+    start = time.monotonic()
     url = f"http://localhost:{local.ports['API_PORT']}"
     job = retrain(url, local.clone / "sample/diabetes.csv", deploy="always")
     assert job["state"] == "succeeded" and job["report"]["deployed"], job["reason"]
     amqp = f"amqp://guest:guest@127.0.0.1:{local.ports['AMQP_PORT']}/%2F"
     wait_for(lambda: next_version(amqp) == job["version"], 60, "rows of the new version")
-    figure(f"without Docker: {time.monotonic() - begin:.0f} s from the upload to its rows")
+    figure(f"without Docker: {time.monotonic() - start:.0f} s from the upload to its rows")
 
 
 def test_make_demo_heals_a_system_of_its_own_beside_this_one_and_leaves_a_picture(local, figure):
-    before, begin = pids(local), time.monotonic()
+    before, start = pids(local), time.monotonic()
     said = local("demo")
-    figure(f"make demo without Docker: {time.monotonic() - begin:.0f} s")
+    figure(f"make demo without Docker: {time.monotonic() - start:.0f} s")
     errors = {
         n: float(e) for n, e in re.findall(r"^(\w+) +mean absolute error +([\d.]+)", said, re.M)
     }

@@ -1,4 +1,4 @@
-"""What a first hour may meet: each trouble is told in a sentence that says what to do."""
+"""What a first hour may meet: each error is one sentence that says what to do."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ def clone(tmp_path_factory):
     return folder
 
 
-def told(clone, *command: str, user: int | None = None, **environment: str) -> str:
+def output_of(clone, *command: str, user: int | None = None, **environment: str) -> str:
     """Return what a command that has to fail says at last."""
     settings = {"MODE": "docker", "COMPOSE_PROJECT_NAME": f"newcomer{os.getpid()}"} | environment
     done = subprocess.run(
@@ -43,12 +43,12 @@ def told(clone, *command: str, user: int | None = None, **environment: str) -> s
 def test_a_port_that_is_taken(clone):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = told(clone, API_PORT=str(port))
+        said = output_of(clone, API_PORT=str(port))
     assert said == f"Port {port} is taken. Another is chosen so: make up API_PORT={port + 1}"
 
 
 def test_an_engine_that_does_not_run(clone, tmp_path):
-    said = told(clone, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    said = output_of(clone, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert said.startswith(
         "The Docker engine does not run: start Docker Desktop, or sudo systemctl"
     )
@@ -58,7 +58,7 @@ def test_an_engine_that_does_not_run(clone, tmp_path):
 def test_a_user_who_may_not_use_docker(clone):
     if os.geteuid():
         lacking("root, to become a user without rights")
-    said = told(clone, ROOT / "deploy/engine", user=65534)
+    said = output_of(clone, ROOT / "deploy/engine", user=65534)
     assert said.startswith("You may not talk to the Docker engine: sudo usermod -aG docker nobody")
 
 
@@ -76,7 +76,9 @@ def beside(tmp_path, monkeypatch):
 
 def test_a_compose_that_is_too_old(clone, beside):
     beside("docker-compose", "echo 1.25.0")
-    assert told(clone).startswith("docker-compose 1.25.0 is too old: it has to be 1.29 or newer.")
+    assert output_of(clone).startswith(
+        "docker-compose 1.25.0 is too old: it has to be 1.29 or newer."
+    )
 
 
 @pytest.mark.parametrize("version", ["1.29.2", "v2.26.1", "5.0.0"])

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from common.settings import RENAMED
+from common.lifecycle import RENAMED_SETTINGS
 from tests.support.environment import ROOT, copy_project
 
 
@@ -22,7 +22,7 @@ def run(folder, script: str, **environment: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize(("old", "new"), RENAMED_SETTINGS.items())
 def test_an_old_name_of_a_setting_is_refused_with_the_sentence_of_the_services(old, new):
     done = run(ROOT, "renamed", **{old: "1"})
     assert done.returncode == 1

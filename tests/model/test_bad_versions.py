@@ -86,7 +86,7 @@ def test_a_version_that_kills_the_process_is_dropped_and_its_row_answered_by_the
     tflite, golden = (networks() / f"endless.{kind}" for kind in ("tflite", "json"))
     api.add(4, tflite.read_bytes(), golden.read_bytes())
     settings = {"API_URL": api.url, "REPLICA_NAME": "one", "WATCHDOG_SECONDS": 8}
-    api.current, begin = 4, time.monotonic()
+    api.current, start = 4, time.monotonic()
     service = run("model", broker, supervised=True, **settings)
     for life in range(3):
         wait_for(lambda n=life: service.said().count("version 4 is active") > n, 60, "version 4")
@@ -98,7 +98,7 @@ def test_a_version_that_kills_the_process_is_dropped_and_its_row_answered_by_the
     wait_for(lambda: broker.count("y_pred") == 3, 60, "the answers")
     assert {headers["model_version"] for headers, _ in broker.take("y_pred")} == {1}
     assert_answers(broker, 1)
-    figure(f"a version that loops for ever was dropped after {time.monotonic() - begin:.0f} s")
+    figure(f"a version that loops for ever was dropped after {time.monotonic() - start:.0f} s")
     assert len(service.codes) == 3
 
 

@@ -31,12 +31,12 @@ def test_a_flood_of_forged_messages_floods_neither_the_api_nor_the_predictions(
 ):
     service = start()
     deploy(api, broker, 1)
-    begin, requests = time.monotonic(), len(api.requests)
+    start, requests = time.monotonic(), len(api.requests)
     for _ in range(5):
         notify(broker, *[b"forged"] * 2000)
         notify(broker, *[bytes(4_000_000)] * 10)
         assert_answers(broker, 1, seconds=3)
-    seconds, requests = time.monotonic() - begin, len(api.requests) - requests
+    seconds, requests = time.monotonic() - start, len(api.requests) - requests
     service.remember_peak()
     figure(
         f"10,000 forged messages and 200 MB in {seconds:.0f} s: {requests} requests to the API,"

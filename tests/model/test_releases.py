@@ -55,11 +55,11 @@ def life(tmp_path, api):
     """Return a function that starts a process on the same cache; the last one dies at the end."""
     started = []
 
-    def begin() -> Process:
+    def start_process() -> Process:
         started.append(Process(tmp_path / "cache", api))
         return started[-1]
 
-    yield begin
+    yield start_process
     for process in started:
         process.die()
 

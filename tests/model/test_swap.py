@@ -21,9 +21,9 @@ def test_rows_that_flow_while_versions_swap_are_answered_once_by_the_version_the
     start(broker=any_broker)
     stream, took = Stream(any_broker), []
     for version in [1, 2, 0, 3, 1, 0, 2, 3, 2, 1] * SOAK:
-        begin = time.monotonic()
+        start = time.monotonic()
         deploy(api, any_broker, version)
-        took.append(time.monotonic() - begin)
+        took.append(time.monotonic() - start)
         time.sleep(0.5)
     stream.stop()
     wait_for(lambda: any_broker.count("y_pred") >= stream.sent, 60, "every answer")

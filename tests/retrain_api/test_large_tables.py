@@ -21,12 +21,12 @@ class Long(io.RawIOBase):
         self.first, self.again, self.size, self.at = first, again, size, 0
     def seek(self, at): self.at = at
     def read(self, size):
-        begin, self.at = self.at, min(self.at + size, self.size)
-        if begin < len(self.first):
+        start, self.at = self.at, min(self.at + size, self.size)
+        if start < len(self.first):
             self.at = min(self.at, len(self.first))
-            return self.first[begin:self.at]
-        skip = (begin - len(self.first)) % len(self.again)
-        want = self.at - begin
+            return self.first[start:self.at]
+        skip = (start - len(self.first)) % len(self.again)
+        want = self.at - start
         return (self.again[skip:] + self.again * (want // len(self.again) + 1))[:want]
 
 first, again = eval(sys.argv[1])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from retrain_worker.parts import output_part
+from retrain_worker.multipart import output_part
 from retrain_worker.runners import process_runner
 from retrain_worker.runners.docker_runner import DockerRunner
 from retrain_worker.runners.process_runner import ProcessRunner
@@ -46,9 +46,9 @@ def runner():
 
 
 def took(call, *arguments) -> float:
-    begin = time.monotonic()
+    start = time.monotonic()
     call(*arguments)
-    return time.monotonic() - begin
+    return time.monotonic() - start
 
 
 @pytest.mark.docker
@@ -120,8 +120,8 @@ def test_a_file_that_is_gone_before_it_is_delivered_means_that_the_training_was_
     try:
         large = output_part(runner, step, "model.keras")
         assert sum(len(chunk) for chunk in large.open().chunks) == large.size == 100_000
-        begun = large.open().chunks
-        next(begun)
+        chunks = large.open().chunks
+        next(chunks)
         (out / "model.keras").unlink()
         with pytest.raises(StepFailedError, match="was lost"):
             large.open()

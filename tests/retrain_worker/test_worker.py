@@ -79,10 +79,10 @@ def warm(image: str) -> dict:
 
 
 @pytest.fixture
-def begin(worker_api, broker, start_worker):
+def start_job(worker_api, broker, start_worker):
     """Return a function that starts a worker, sends it a job and waits until it trains."""
 
-    def begin(program: str, backend: dict, **more):
+    def start_job(program: str, backend: dict, **more):
         job = worker_api.add(program, **more)
         worker = start_worker(**backend)
         wait_for(worker.has_started, 30, "the worker")
@@ -90,7 +90,7 @@ def begin(worker_api, broker, start_worker):
         wait_for(lambda: "training on" in job.log, 60, "the training")
         return job, worker
 
-    return begin
+    return start_job
 
 
 def pids_of(job) -> list[str]:
@@ -120,21 +120,21 @@ def test_a_job_is_trained_scored_and_delivered(worker_api, broker, start_worker,
     assert broker.count("retrain_jobs") == 0
 
 
-def test_a_model_that_cannot_be_converted_is_delivered_without_scores(begin, backend):
-    job, _ = begin("good(tflite=None)", backend)
+def test_a_model_that_cannot_be_converted_is_delivered_without_scores(start_job, backend):
+    job, _ = start_job("good(tflite=None)", backend)
     wait_for_end(job)
     assert job.report["scores"] is None and sorted(job.files) == ["golden.json", "model.keras"]
 
 
-def test_while_a_job_runs_no_connection_to_the_broker_is_open(begin, broker, backend):
-    _, worker = begin(FOR_EVER, backend)
+def test_while_a_job_runs_no_connection_to_the_broker_is_open(start_job, broker, backend):
+    _, worker = start_job(FOR_EVER, backend)
     control = [ROOT / "deploy/broker", "ctl", broker.folder, "-q", "list_connections", "pid"]
     assert "<" not in subprocess.run(control, capture_output=True, text=True, check=True).stdout
     assert worker.stop() == 0
 
 
-def test_an_api_that_is_away_stops_neither_training_nor_result(begin, worker_api, backend):
-    job, _ = begin(SLOW, backend)
+def test_an_api_that_is_away_stops_neither_training_nor_result(start_job, worker_api, backend):
+    job, _ = start_job(SLOW, backend)
     worker_api.away = True
     time.sleep(5)
     assert job.state == "running"
@@ -143,23 +143,25 @@ def test_an_api_that_is_away_stops_neither_training_nor_result(begin, worker_api
     assert (job.state, job.attempt) == ("succeeded", 1)
 
 
-def test_a_cancelled_job_is_ended_within_5_s(begin, backend, figure):
-    job, _ = begin(FOR_EVER, backend)
+def test_a_cancelled_job_is_ended_within_5_s(start_job, backend, figure):
+    job, _ = start_job(FOR_EVER, backend)
     job.state, began = "cancelled", time.monotonic()
     wait_for(lambda: not left_of(job) and not pids_of(job), 5, "the end of the training")
     figure(f"cancelled in a {name_of(backend)}: {time.monotonic() - began:.1f} s to nothing left")
 
 
-def test_the_deadline_ends_a_job_within_5_s_and_says_so(begin, backend):
-    job, _ = begin(FOR_EVER, backend | {"TRAIN_TIMEOUT_SECONDS": "2"})
+def test_the_deadline_ends_a_job_within_5_s_and_says_so(start_job, backend):
+    job, _ = start_job(FOR_EVER, backend | {"TRAIN_TIMEOUT_SECONDS": "2"})
     wait_for_end(job, 2 + 5)
     assert job.reason.startswith("The training was stopped, as it took longer than 2 s")
     wait_for(lambda: not left_of(job) and not pids_of(job), 5, "the end of the training")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_orderly_stop_ends_the_training_and_puts_the_job_back(begin, backend, number, figure):
-    job, worker = begin(FOR_EVER, backend)
+def test_an_orderly_stop_ends_the_training_and_puts_the_job_back(
+    start_job, backend, number, figure
+):
+    job, worker = start_job(FOR_EVER, backend)
     began = time.monotonic()
     worker.process.send_signal(number)
     assert worker.process.wait(8) == 0
@@ -168,8 +170,8 @@ def test_an_orderly_stop_ends_the_training_and_puts_the_job_back(begin, backend,
     assert not left_of(job) and not pids_of(job)
 
 
-def test_the_next_life_adopts_a_container_that_trains(begin, image, start_worker):
-    job, worker = begin("progress(1); time.sleep(6); good()", {"MODEL_IMAGE": image})
+def test_the_next_life_adopts_a_container_that_trains(start_job, image, start_worker):
+    job, worker = start_job("progress(1); time.sleep(6); good()", {"MODEL_IMAGE": image})
     [container] = containers_of(job, "training")
     assert worker.kill()
     start_worker(MODEL_IMAGE=image)
@@ -179,8 +181,10 @@ def test_the_next_life_adopts_a_container_that_trains(begin, image, start_worker
     wait_for(lambda: not left_of(job), 30, "the clean-up")
 
 
-def test_the_next_life_collects_what_has_ended_and_trains_it_not_again(begin, image, start_worker):
-    job, worker = begin("time.sleep(1); good()", {"MODEL_IMAGE": image})
+def test_the_next_life_collects_what_has_ended_and_trains_it_not_again(
+    start_job, image, start_worker
+):
+    job, worker = start_job("time.sleep(1); good()", {"MODEL_IMAGE": image})
     [container] = containers_of(job, "training")
     assert worker.kill()
     docker("wait", container)
@@ -189,9 +193,9 @@ def test_the_next_life_collects_what_has_ended_and_trains_it_not_again(begin, im
     assert job.state == "succeeded" and job.report["containers"]["training"] == container
 
 
-def test_the_next_life_goes_on_with_a_scoring(begin, image, start_worker):
+def test_the_next_life_goes_on_with_a_scoring(start_job, image, start_worker):
     slow_score = "good(b'import time; time.sleep(5)'); progress(1)"
-    job, worker = begin(slow_score, {"MODEL_IMAGE": image})
+    job, worker = start_job(slow_score, {"MODEL_IMAGE": image})
     [container] = wait_for(lambda: containers_of(job, "scoring"), 30, "the scoring")
     assert worker.kill()
     start_worker(MODEL_IMAGE=image)
@@ -221,8 +225,8 @@ def test_a_worker_may_be_killed_at_any_moment(
     wait_for(lambda: not left_of(job), 30, "the clean-up")
 
 
-def test_a_job_whose_outputs_went_with_the_engine_is_tried_again(begin, image):
-    job, _ = begin("good(); time.sleep(600)", {"MODEL_IMAGE": image})
+def test_a_job_whose_outputs_went_with_the_engine_is_tried_again(start_job, image):
+    job, _ = start_job("good(); time.sleep(600)", {"MODEL_IMAGE": image})
     docker("kill", *containers_of(job, "pause"), *containers_of(job, "training"))
     wait_for_end(job)
     assert job.retry and job.reason == "The training was lost: its engine or worker was restarted."
@@ -246,9 +250,9 @@ def own_engine(monkeypatch):
 
 
 def test_a_job_whose_engine_is_restarted_has_a_final_state_and_the_next_one_runs(
-    own_engine, worker_api, broker, begin, figure
+    own_engine, worker_api, broker, start_job, figure
 ):
-    job, worker = begin(FOR_EVER, {})
+    job, worker = start_job(FOR_EVER, {})
     worker.keep_alive()
     own_engine.end()
     wait_for(lambda: worker.codes, 60, "the worker to notice")
@@ -273,8 +277,8 @@ def test_the_full_clean_up_removes_what_a_killed_worker_left(own_engine):
     assert docker("volume", "ls", "-q") == "somebody-elses"
 
 
-def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, start_worker):
-    job, worker = begin(FOR_EVER, {"TRAIN_BACKEND": "process"})
+def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(start_job, start_worker):
+    job, worker = start_job(FOR_EVER, {"TRAIN_BACKEND": "process"})
     worker.kill()
     wait_for(lambda: not pids_of(job), 30, "the end of the process")
     start_worker(TRAIN_BACKEND="process")
@@ -283,8 +287,8 @@ def test_without_containers_a_killed_workers_job_is_lost_and_tried_again(begin, 
     wait_for(lambda: not list((worker.folder / "tmp").iterdir()), 30, "the clean-up")
 
 
-def test_a_container_of_another_worker_is_left_alone(begin, start_worker, image):
-    job, _ = begin("progress(1); good(); time.sleep(8)", {"MODEL_IMAGE": image})
+def test_a_container_of_another_worker_is_left_alone(start_job, start_worker, image):
+    job, _ = start_job("progress(1); good(); time.sleep(8)", {"MODEL_IMAGE": image})
     before = left_of(job)
     second = start_worker(MODEL_IMAGE=image, WORKER_NAME="two")
     wait_for(second.has_started, 30, "the second worker")
@@ -293,8 +297,8 @@ def test_a_container_of_another_worker_is_left_alone(begin, start_worker, image)
     assert job.state == "succeeded"
 
 
-def test_a_container_of_another_system_on_the_same_engine_is_left_alone(begin, image, tmp_path):
-    job, worker = begin(FOR_EVER, {"MODEL_IMAGE": image})
+def test_a_container_of_another_system_on_the_same_engine_is_left_alone(start_job, image, tmp_path):
+    job, worker = start_job(FOR_EVER, {"MODEL_IMAGE": image})
     before = left_of(job)
     other = DockerRunner("one", api="another")
     assert job.id not in {found for found, _ in other.attempts()}
@@ -317,8 +321,8 @@ def test_what_is_left_of_an_attempt_that_is_over_is_removed_while_waiting(
     wait_for(lambda: not left_of(job), 30, "the clean-up")
 
 
-def test_the_loser_of_a_race_is_compared_with_the_winner(begin, worker_api, image):
-    job, _ = begin("good(b'import time; time.sleep(3)')", {"MODEL_IMAGE": image})
+def test_the_loser_of_a_race_is_compared_with_the_winner(start_job, worker_api, image):
+    job, _ = start_job("good(b'import time; time.sleep(3)')", {"MODEL_IMAGE": image})
     [first] = wait_for(lambda: containers_of(job, "scoring"), 30, "the scoring")
     worker_api.version, worker_api.champion = 7, b"TFL3" + b"x" * 73
     wait_for_end(job)
@@ -327,8 +331,8 @@ def test_the_loser_of_a_race_is_compared_with_the_winner(begin, worker_api, imag
     assert job.report["containers"]["scoring"] not in (first, None)
 
 
-def test_a_training_that_is_lost_while_it_is_scored_is_tried_again(begin, image):
-    job, worker = begin("good(b'import time; time.sleep(3)')", {"MODEL_IMAGE": image})
+def test_a_training_that_is_lost_while_it_is_scored_is_tried_again(start_job, image):
+    job, worker = start_job("good(b'import time; time.sleep(3)')", {"MODEL_IMAGE": image})
     wait_for(lambda: containers_of(job, "scoring"), 30, "the scoring")
     pauses = docker("ps", "-q", "--filter", f"name={job.id}-[0-9]-training-0-pause").split()
     docker("rm", "-f", *pauses)
@@ -388,10 +392,10 @@ def test_a_stop_between_the_claim_and_the_job_puts_it_back(worker_api, broker, s
     assert not broker.count("retrain_jobs")
 
 
-def test_a_stop_while_a_large_model_is_delivered_puts_the_job_back(worker_api, begin, backend):
+def test_a_stop_while_a_large_model_is_delivered_puts_the_job_back(worker_api, start_job, backend):
     worker_api.reads_results.clear()
     large = "good()\n(OUT / 'model.keras').write_bytes(bytes(40 << 20))"
-    job, worker = begin(large, backend)
+    job, worker = start_job(large, backend)
     try:
         assert worker_api.result_arrives.wait(60)
         time.sleep(0.5)  # all that sockets hold is on its way
@@ -448,10 +452,10 @@ def locked(container: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("role", ["training", "pause"])
 def test_a_container_that_the_engine_does_not_answer_about_costs_no_more_than_its_attempt(
-    begin, worker_api, broker, start_worker, image, role, figure
+    start_job, worker_api, broker, start_worker, image, role, figure
 ):
     settings = {"MODEL_IMAGE": image, "ENGINE_TIMEOUT_SECONDS": "2"}
-    job, worker = begin(FOR_EVER, settings)
+    job, worker = start_job(FOR_EVER, settings)
     [container] = containers_of(job, role)
     with locked(container):
         began = time.monotonic()
@@ -470,9 +474,11 @@ def test_a_container_that_the_engine_does_not_answer_about_costs_no_more_than_it
     wait_for(lambda: not left_of(job), 30, "the clean-up by the next life")
 
 
-def test_the_next_life_of_a_worker_does_not_hang_on_a_stuck_container(begin, start_worker, image):
+def test_the_next_life_of_a_worker_does_not_hang_on_a_stuck_container(
+    start_job, start_worker, image
+):
     settings = {"MODEL_IMAGE": image, "ENGINE_TIMEOUT_SECONDS": "2"}
-    job, worker = begin(FOR_EVER, settings)
+    job, worker = start_job(FOR_EVER, settings)
     [container] = containers_of(job, "training")
     worker.kill()
     with locked(container):
@@ -528,9 +534,11 @@ def test_a_secret_that_is_wrong_or_missing_ends_the_worker_with_a_sentence(
     assert "Traceback" not in worker.said()
 
 
-def test_the_tar_that_goes_into_training_has_no_row_of_the_hold_out(begin, worker_api, image):
+def test_the_tar_that_goes_into_training_has_no_row_of_the_hold_out(start_job, worker_api, image):
     inputs = {"model.keras": b"PK" + b"m" * 100}
-    job, worker = begin(FOR_EVER, {"MODEL_IMAGE": image}, hold_out=b"secret" * 99, inputs=inputs)
+    job, worker = start_job(
+        FOR_EVER, {"MODEL_IMAGE": image}, hold_out=b"secret" * 99, inputs=inputs
+    )
     [pause], [training] = containers_of(job, "pause"), containers_of(job, "training")
     command = ["docker", "cp", f"{pause}:/in", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
@@ -545,8 +553,8 @@ def test_the_tar_that_goes_into_training_has_no_row_of_the_hold_out(begin, worke
 
 
 @pytest.mark.parametrize("settings", [{"TRAIN_PREWARM": "0"}, {}], ids=["cold", "warm"])
-def test_every_container_of_a_job_is_a_sandbox(begin, image, settings):
-    job, worker = begin("good(b'import time; time.sleep(9)')", warm(image) | settings)
+def test_every_container_of_a_job_is_a_sandbox(start_job, image, settings):
+    job, worker = start_job("good(b'import time; time.sleep(9)')", warm(image) | settings)
     wait_for(lambda: containers_of(job, "scoring"), 30, "the scoring")
     wait_for(lambda: len(containers_of(job, "pause")) == 2, 30, "the pause containers")
     roles = ("pause", "training", "scoring")

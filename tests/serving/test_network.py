@@ -53,9 +53,9 @@ def microseconds(predict, batches) -> float:
     """Return the median time of a row over many batches."""
     took = []
     for rows in batches * 200:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         predict(rows)
-        took.append((time.perf_counter() - begin) / len(rows))
+        took.append((time.perf_counter() - start) / len(rows))
     return float(np.median(took) * 1e6)
 
 

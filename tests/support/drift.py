@@ -7,8 +7,7 @@ from common.messages import HistoryRow, JoinedRow
 from common.worker_api import Refusal, ReplicaStatus
 from drift.api_client import CurrentVersion, HoldOutErrors, Job, RejectedError, VersionReport
 from drift.controller import Controller
-from drift.decisions import Decision
-from drift.monitor import Monitor
+from drift.monitor import Decision, Monitor
 from drift.state import DriftCase, MonitorState, State
 
 
@@ -75,7 +74,7 @@ class ControlledRows:
 
 
 class FakeApi:
-    """The four calls of drift.api_client.Api; the other methods are what users and workers do.
+    """The four calls of drift.api_client.ApiClient; the other methods are what users and workers do.
 
     test_api_client.py holds it and the real one to the same contract.
     """

@@ -103,9 +103,12 @@ class Retraining:
     def training(self, job_id: str) -> str:
         """Wait until the training container of a job runs, and return its id."""
         name = f"name={job_id}-[0-9]-training"
-        begun = ["--filter", f"{name}-0$"], ["--filter", f"{name}-0-pause"]  # it may have been warm
-        wait_for(lambda: all(docker("ps", "-q", *each) for each in begun), 60, "its container")
-        return docker("ps", "-q", "--no-trunc", *begun[0])
+        containers = (
+            ["--filter", f"{name}-0$"],
+            ["--filter", f"{name}-0-pause"],
+        )  # it may have been warm
+        wait_for(lambda: all(docker("ps", "-q", *each) for each in containers), 60, "its container")
+        return docker("ps", "-q", "--no-trunc", *containers[0])
 
     def stop(self) -> None:
         """End all, and remove what a job that is not at its end has on the engine."""

@@ -105,8 +105,10 @@ def write_good(folder: Path) -> None:
 
     scaling = layers.Normalization()
     scaling.adapt(rows)
-    begin = [keras.Input((10,)), scaling]
-    sequential = keras.Sequential([*begin, layers.Dense(16, activation="relu"), layers.Dense(1)])
+    first_layers = [keras.Input((10,)), scaling]
+    sequential = keras.Sequential(
+        [*first_layers, layers.Dense(16, activation="relu"), layers.Dense(1)]
+    )
     save("sequential.keras", sequential)
     sequential.save(folder / "sequential.h5")
 

@@ -23,7 +23,7 @@ class Service:
             self.keep_alive()
 
     def start(self) -> None:
-        self.begun = len(self.said())
+        self.life_start = len(self.said())
         file = [ROOT / f"{self.name}/{self.name}.py"]
         command = [sys.executable, *(["-m", self.name] if self.name == "retrain_api" else file)]
         with self.log.open("ab") as log:
@@ -45,7 +45,7 @@ class Service:
 
     def has_started(self) -> bool:
         """Has the life that lives now said so?"""
-        return self.process.poll() is None and "started" in self.said()[self.begun :]
+        return self.process.poll() is None and "started" in self.said()[self.life_start :]
 
     def kill(self) -> bool:
         """Kill the life that lives now; return whether it was that which ended it."""
@@ -54,7 +54,7 @@ class Service:
         return process.wait(30) == -signal.SIGKILL
 
     def pause(self, number: int = signal.SIGKILL) -> None:
-        """End the life that lives now, and begin no other before `resume`."""
+        """End the life that lives now, and start no other before `resume`."""
         self.supervised = False
         self.thread.join()
         self.process.send_signal(number)

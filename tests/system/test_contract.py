@@ -14,7 +14,7 @@ from common.messages import (
     decode_joined_row,
     encode,
 )
-from common.settings import RENAMED
+from common.lifecycle import RENAMED_SETTINGS
 from drift.streams import decode_history
 from features import features
 from metric import metric
@@ -94,7 +94,7 @@ def settings_of_compose() -> set[str]:
     return passed | set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
 
 
-SETTINGS = sorted((settings_of_services() | settings_of_compose()) - set(RENAMED))
+SETTINGS = sorted((settings_of_services() | settings_of_compose()) - set(RENAMED_SETTINGS))
 # Compose sets these itself, or a process outside containers has no other way to get them.
 FIXED = {"AMQP_URL", "LOGS_DIR", "LIVENESS_FILE", "API_HOST", "API_URL", "DATA_DIR", "MODEL_CACHE"}
 FIXED |= {"REPLICA_NAME", "WORKER_NAME", "WORKER_SECRET_FILE"}
@@ -117,10 +117,10 @@ def test_every_setting_reaches_the_containers(name):
 
 
 @pytest.mark.parametrize(
-    "old", sorted(set(RENAMED) - {"ALIVE_FILE", "ALLOW_UNJAILED_MODELS", "TRAIN_IN"})
+    "old", sorted(set(RENAMED_SETTINGS) - {"ALIVE_FILE", "ALLOW_UNJAILED_MODELS", "TRAIN_IN"})
 )
 def test_an_old_name_reaches_the_service_that_refuses_it(old):
-    new = RENAMED[old]
+    new = RENAMED_SETTINGS[old]
     services = [s["environment"] for s in COMPOSE["services"].values() if "environment" in s]
     readers = [environment for environment in services if new in environment]
     assert readers and all(old in environment for environment in readers)

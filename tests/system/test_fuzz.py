@@ -25,11 +25,15 @@ from plot import csv_reader
 from retrain_api.errors import InvalidDatasetError
 from retrain_api.ingest.dataset import MIN_ROWS, prepare
 from retrain_api.routes.decoding import check_golden, decode
-from retrain_worker.runners.outputs import InvalidOutputError, parse_json
-from retrain_worker.runners.printable import printable_line, printable_log
+from retrain_worker.progress import read_log
+from retrain_worker.runners.outputs import (
+    InvalidOutputError,
+    parse_json,
+    printable_line,
+    printable_log,
+)
 from retrain_worker.runners.protocol import FileStream
-from retrain_worker.training_log import read_log
-from serving.golden import read_golden
+from serving.trial import read_golden
 from tests.support.api import Api
 from tests.support.environment import SOAK
 from tools.dead_letters import Letter

@@ -64,10 +64,10 @@ def test_a_long_run_loses_no_row_and_costs_no_more_memory_at_its_end(broker, run
     readers = [run(name, broker, PLOT_INTERVAL_SECONDS=0.5) for name in ("model", "metric", "plot")]
     wait_for(lambda: all(service.has_started() for service in readers), 60, "the services")
     path, left = logs / "metric_log.csv", warm_up(broker, readers[-1])
-    begin = time.monotonic()
+    start = time.monotonic()
     sender = run("features", broker, FEATURES_COUNT=ROWS, FEATURES_SEED=SEED)
     measured = watch(path, [sender, *readers])
-    seconds = time.monotonic() - begin
+    seconds = time.monotonic() - start
     assert sender.process.wait(60) == 0
     figure(f"long run: {ROWS:,} rows in {seconds:.0f} s, each once in the CSV")
     left |= expected(sender)

@@ -108,12 +108,12 @@ def download(system, version: int, folder):
 def test_an_upload_becomes_the_model_that_answers_the_next_rows(
     served, table, model_files, start_from, tmp_path, figure
 ):
-    begin = time.monotonic()
+    start = time.monotonic()
     model = model_files / start_from if start_from else None
     job = served.end_of(served.upload(table, model, deploy="always", epochs=20))
     assert job["state"] == "succeeded", job["reason"]
     answers = answers_of(served, job["version"])
-    seconds = time.monotonic() - begin
+    seconds = time.monotonic() - start
     figure(f"{start_from or 'from scratch'}: {seconds:.0f} s from the upload to its answers")
     said = keras_says(download(served, job["version"], tmp_path), ROWS)
     assert np.allclose(answers, said, rtol=1e-5, atol=0)
@@ -221,8 +221,8 @@ class TestPromises:
         finally:
             served.broker.set(**usual)
         assert (job["state"], job["attempt"]) == ("succeeded", 1), job["reason"]
-        begin, end = (datetime.fromisoformat(job[time]) for time in ("started", "finished"))
-        assert (end - begin).total_seconds() > 4
+        start, end = (datetime.fromisoformat(job[time]) for time in ("started", "finished"))
+        assert (end - start).total_seconds() > 4
 
     def test_of_two_jobs_that_end_together_the_loser_is_compared_again(self, served, other_table):
         """The data are such that whatever has seen them beats what serves now."""
@@ -238,12 +238,12 @@ class TestPromises:
 def test_a_cancelled_job_leaves_no_container_after_five_seconds(served, table, figure):
     job_id = served.upload(table, deploy="never", epochs=300)
     served.training(job_id)
-    begin = time.monotonic()
+    start = time.monotonic()
     answer = requests.delete(f"{served.url}/jobs/{job_id}", timeout=10)
     assert answer.json()["state"] == "cancelled"
     wait_for(lambda: not left_of(job_id), 15, "the end of its containers")
-    figure(f"cancelled: its containers were gone after {time.monotonic() - begin:.1f} s")
-    assert time.monotonic() - begin < 5
+    figure(f"cancelled: its containers were gone after {time.monotonic() - start:.1f} s")
+    assert time.monotonic() - start < 5
     assert served.job(job_id)["state"] == "cancelled"
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from common.settings import RENAMED
+from common.lifecycle import RENAMED_SETTINGS
 from tests.support import archive
 from tests.support.api import Api
 from tests.support.csv_files import rows_of
@@ -27,7 +27,7 @@ def settings(folder) -> dict[str, str]:
     """Return the archived settings under their present names."""
     lines = (folder / ".env").read_text().splitlines()
     pairs = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
-    return {RENAMED.get(name, name): value for name, value in pairs}
+    return {RENAMED_SETTINGS.get(name, name): value for name, value in pairs}
 
 
 class Upgraded:
