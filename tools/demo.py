@@ -14,7 +14,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
@@ -79,7 +79,11 @@ def read_events() -> list[Event]:
     ]
 
 
-def rolling_mean(errors: list[float]) -> list[float]:
+def mean_error(rows: list[Row]) -> float:
+    return fmean(row.error for row in rows)
+
+
+def rolling_mean(errors: Sequence[float]) -> list[float]:
     """Return for each error the mean of it and those before it, ROLLING_ROWS at most."""
     sums = [0.0, *accumulate(errors)]
     starts = [max(0, end - ROLLING_ROWS) for end in range(1, len(sums))]
@@ -118,7 +122,7 @@ def progress() -> Iterator[str]:
             return
         if rows and time.monotonic() > next_line:
             next_line = time.monotonic() + LINE_SECONDS
-            error = fmean(row.error for row in rows[-ROLLING_ROWS:])
+            error = mean_error(rows[-ROLLING_ROWS:])
             yield f"row {len(rows)}: the mean error of the last {ROLLING_ROWS} rows is {error:.1f}"
         time.sleep(POLL_SECONDS)
 
@@ -126,8 +130,9 @@ def progress() -> Iterator[str]:
 def draw(rows: list[Row], events: list[Event]) -> bytes:
     """Return a PNG of 1200 x 600 pixels: the errors, and what happened."""
     start = rows[0].time
-    seconds = [row.time - start for row in rows]
-    errors = [row.error for row in rows]
+    rows = [row._replace(time=row.time - start) for row in rows]
+    events = [event._replace(time=event.time - start) for event in events]
+    seconds, errors = zip(*rows, strict=True)
     figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
     axes = figure.add_subplot(xlabel="seconds", ylabel="absolute error")
     axes.scatter(seconds, errors, s=4, color="#c6dbef", label="one row")
@@ -145,11 +150,9 @@ def draw(rows: list[Row], events: list[Event]) -> bytes:
 
 def draw_phases(axes: Axes, rows: list[Row], events: list[Event]) -> None:
     """Draw the mean error of each phase."""
-    start = rows[0].time
     for name, part in phases(rows, events).items():
         if part:
-            mean = fmean(row.error for row in part)
-            left, right = part[0].time - start, part[-1].time - start
+            mean, left, right = mean_error(part), part[0].time, part[-1].time
             axes.hlines(mean, left, right, colors="black", linestyles=":")
             place, system = ((left + right) / 2, 0.97), ("data", "axes fraction")
             text = f"{name}: {mean:.1f}"
@@ -158,15 +161,14 @@ def draw_phases(axes: Axes, rows: list[Row], events: list[Event]) -> None:
 
 def draw_events(axes: Axes, rows: list[Row], events: list[Event]) -> None:
     """Draw events as lines, and the training as a band."""
-    start = rows[0].time
     if len(rows) > FEATURES_DRIFT_AFTER:
-        changed = rows[FEATURES_DRIFT_AFTER].time - start
+        changed = rows[FEATURES_DRIFT_AFTER].time
         axes.axvline(changed, color="black", linestyle="--", label="the data change")
     for name, colour in COLOURS.items():
-        moments = [event.time - start for event in events if event.name == name]
+        moments = [event.time for event in events if event.name == name]
         for number, moment in enumerate(moments):
             axes.axvline(moment, color=colour, linewidth=2, label=None if number else name)
-    last = {event.name: event.time - start for event in events}
+    last = {event.name: event.time for event in events}
     if last.get("job_submitted", 0) < last.get("deployed", 0):
         training = last["job_submitted"], last["deployed"]
         axes.axvspan(*training, color="#fdd0a2", alpha=0.5, linewidth=0, label="training")
@@ -184,7 +186,7 @@ def main() -> None:
     replace_file(LOGS_DIR / "demo.png", draw(rows, events))
     print()
     for name, part in phases(rows, events).items():
-        error = f"{fmean(row.error for row in part):6.1f}" if part else "     -"
+        error = f"{mean_error(part):6.1f}" if part else "     -"
         print(f"{name:7} mean absolute error {error} over {len(part)} rows")
     if not is_complete(events):
         raise SystemExit(f"No new version was confirmed within {DEMO_SECONDS} s.")

@@ -7,6 +7,7 @@ https://keras.io/guides/serialization_and_saving/. The trainer's Keras reads it 
 import io
 import json
 import zipfile
+from functools import partial
 
 import h5py
 import numpy as np
@@ -19,10 +20,10 @@ LEARNING_RATE = 0.01  # with which a user goes on training
 Description = dict[str, object]
 
 
-def layer(kind: str, name: str, **config: object) -> Description:
-    """Return the description of one layer; what is not in `config` is Keras' default."""
+def described(module: str, kind: str, name: str, **config: object) -> Description:
+    """Return the description of an object; what is not in `config` is Keras' default."""
     return {
-        "module": "keras.layers",
+        "module": module,
         "class_name": kind,
         "config": {"name": name, **config},
         "registered_name": None,
@@ -31,6 +32,7 @@ def layer(kind: str, name: str, **config: object) -> Description:
 
 def architecture(columns: int, units: int) -> Description:
     """Return config.json: scaling, one hidden layer, one number."""
+    layer = partial(described, "keras.layers")
     layers = [
         layer("InputLayer", "input_layer", batch_shape=[None, columns], dtype="float32"),
         layer("Normalization", "normalization", axis=[-1])
@@ -38,19 +40,9 @@ def architecture(columns: int, units: int) -> Description:
         layer("Dense", "dense", units=units, activation="relu"),
         layer("Dense", "dense_1", units=1, activation="linear"),
     ]
-    optimizer = {
-        "module": "keras.optimizers",
-        "class_name": "Adam",
-        "config": {"name": "adam", "learning_rate": LEARNING_RATE},
-        "registered_name": None,
-    }
-    return {
-        "module": "keras",
-        "class_name": "Sequential",
-        "config": {"name": "sequential", "layers": layers},
-        "registered_name": None,
-        "compile_config": {"optimizer": optimizer, "loss": "mse"},
-    }
+    optimizer = described("keras.optimizers", "Adam", "adam", learning_rate=LEARNING_RATE)
+    model = described("keras", "Sequential", "sequential", layers=layers)
+    return model | {"compile_config": {"optimizer": optimizer, "loss": "mse"}}
 
 
 def weights_file(variables: dict[str, list[np.ndarray]]) -> bytes:

@@ -12,6 +12,7 @@ Nothing is downloaded. Two runs on one machine write the same bytes.
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from sklearn.datasets import load_diabetes
@@ -89,14 +90,12 @@ def wait_until_writable(folder: Path) -> None:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".writable").touch()
-            (folder / ".writable").unlink()
+            TemporaryFile(dir=folder).close()
+            return
         except OSError as error:
             if time.monotonic() > end:
                 raise SystemExit(f"{folder} cannot be written: {error.strerror}") from None
             time.sleep(0.2)
-        else:
-            return
 
 
 def main() -> None:
