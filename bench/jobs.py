@@ -11,7 +11,7 @@ from pathlib import Path
 from sklearn.datasets import load_diabetes
 
 from bench.figure import Figure, at_least, at_most
-from retrain_worker.inputs import TRAINING_PROGRAM
+from retrain_worker.job import TRAINING_PROGRAM
 from tests.support.api import Api, write_large_csv
 from tests.support.docker import docker, has_docker
 from tests.support.environment import ROOT

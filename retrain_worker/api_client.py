@@ -12,19 +12,13 @@ Every wait ends on a stop request with StopRequested.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import requests
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_fixed,
-)
+from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from common import lifecycle
 from common.http import api_session
@@ -52,6 +46,7 @@ RESULT_TIMEOUT_SECONDS = (5.0, 45.0)  # below WATCHDOG_SECONDS
 REPORT_TIMEOUT_SECONDS = (3.0, 3.0)  # a cancelled container has to end within 5 s
 RENEWAL_SECONDS = 1  # between two renewals of a lease
 CHUNK_BYTES = 1 << 18
+CLAIM = msgspec.json.encode(ClaimRequest(WORKER_NAME))
 
 log = logging.getLogger("retrain_worker")
 
@@ -67,19 +62,22 @@ def read_secret() -> str:
     return path.read_text().strip()
 
 
+def _log_attempt(state: RetryCallState) -> None:
+    log.info("waiting for the API: %s", state.outcome.exception() if state.outcome else "")
+
+
+def _give_up(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    raise RejectedError(f"no answer for {PATIENCE_SECONDS} s: {error}", retry=True) from error
+
+
 class ApiClient:
     def __init__(self) -> None:
-        self.session = api_session(read_secret())
+        secret = read_secret()
+        self.session = api_session(secret)
+        # A name of this API: others may have jobs on the same engine.
+        self.fingerprint = hashlib.sha256(f"Bearer {secret}".encode()).hexdigest()[:12]
         self.reported_at = 0.0
-
-    @property
-    def fingerprint(self) -> str:
-        """Return a name of this API: others may have jobs on the same engine."""
-        return hashlib.sha256(self._authorization.encode()).hexdigest()[:12]
-
-    @property
-    def _authorization(self) -> str:
-        return str(self.session.headers["Authorization"])
 
     def wait_until_up(self) -> None:
         self._patiently("GET", "/models/current")
@@ -95,25 +93,23 @@ class ApiClient:
 
         The API sends a job again that is not claimed. Raise ApiUnavailableError.
         """
-        body = msgspec.json.encode(ClaimRequest(WORKER_NAME))
-        answer = self._once("POST", f"/worker/jobs/{job}/claim", data=body)
+        answer = self._once("POST", f"/worker/jobs/{job}/claim", data=CLAIM)
         if answer.status_code >= 500:
             log.info("job %s cannot be claimed now: %s", job, error_of(answer))
             return None
         if answer.status_code in (404, 409):
             return None
-        return decode_assignment(answer)
+        return msgspec.json.decode(accept(answer).content, type=Assignment)
 
     def adopt(self, job: str, attempt: int) -> Assignment:
         """Return an attempt of an earlier life of this worker, to go on with it.
 
         Raise StaleAttemptError or ForeignAttemptError if that is not possible.
         """
-        body = msgspec.json.encode(ClaimRequest(WORKER_NAME))
-        answer = self._patiently("POST", f"/worker/jobs/{job}/{attempt}/adopt", lambda: body)
+        answer = self._patiently("POST", f"/worker/jobs/{job}/{attempt}/adopt", data=CLAIM)
         if answer.status_code == 423:
             raise ForeignAttemptError(error_of(answer))
-        return decode_assignment(answer)
+        return msgspec.json.decode(accept(answer).content, type=Assignment)
 
     def progress(self, assignment: Assignment, report: ProgressReport) -> bool:
         """Report progress, which renews the lease; return whether the report arrived.
@@ -153,14 +149,14 @@ class ApiClient:
         except StaleAttemptError as error:  # the version was deleted, the attempt is not over
             raise RejectedError(str(error), retry=True) from error
 
-    def result(self, assignment: Assignment, body: Callable[[], Multipart]) -> int | None:
-        """Deliver a result; `body` makes the form, anew for each try.
+    def result(self, assignment: Assignment, form: Multipart) -> int | None:
+        """Deliver a result.
 
         Return None, or the version to compare with first, if another one serves by now.
         """
-        headers = {"Content-Type": Multipart.content_type}
-        timeout, path = RESULT_TIMEOUT_SECONDS, f"{path_of(assignment)}/result"
-        answer = self._patiently("POST", path, body, headers=headers, timeout=timeout)
+        content = {"data": form, "headers": {"Content-Type": form.content_type}}
+        path, timeout = f"{path_of(assignment)}/result", RESULT_TIMEOUT_SECONDS
+        answer = self._patiently("POST", path, timeout=timeout, **content)
         version = field_of(answer, "compare_with")
         if answer.status_code == 409 and version is not None:
             return int(version)
@@ -169,7 +165,7 @@ class ApiClient:
 
     def failed(self, assignment: Assignment, reason: str, retry: bool) -> None:
         body = msgspec.json.encode(FailureReport(reason, retry))
-        self._patiently("POST", f"{path_of(assignment)}/failed", lambda: body)
+        self._patiently("POST", f"{path_of(assignment)}/failed", data=body)
 
     def release(self, assignment: Assignment) -> None:
         """Put the job back into the queue. One try: the worker is about to end."""
@@ -200,49 +196,29 @@ class ApiClient:
             answer = self.session.request(method, API_URL + path, **content)
         except requests.RequestException as error:
             raise ApiUnavailableError(str(error)[:200]) from error
+        finally:
+            if isinstance(content.get("data"), Multipart):
+                content["data"].close()
         if answer.status_code == 401:
             raise SystemExit(f"the API does not know the secret in {WORKER_SECRET_FILE}")
         return answer
 
-    def _patiently(
-        self, method: str, path: str, body: Callable[[], Any] | None = None, **content: Any
-    ) -> requests.Response:
+    @retry(
+        retry=retry_if_exception_type(ApiUnavailableError),
+        stop=stop_after_delay(PATIENCE_SECONDS),
+        wait=wait_fixed(1),
+        sleep=lifecycle.wait,
+        before_sleep=_log_attempt,
+        retry_error_callback=_give_up,
+    )
+    def _patiently(self, method: str, path: str, **content: Any) -> requests.Response:
         """Repeat a call until the API answers; raise RejectedError after PATIENCE_SECONDS."""
-
-        def call() -> requests.Response:
-            lifecycle.check_stop()
-            data = body() if body else None
-            try:
-                answer = self._once(method, path, data=data, **content)
-            finally:
-                if isinstance(data, Multipart):
-                    data.close()
-            if answer.status_code >= 500:
-                raise ApiUnavailableError(error_of(answer))
-            return answer
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(ApiUnavailableError),
-            stop=stop_after_delay(PATIENCE_SECONDS),
-            wait=wait_fixed(1),
-            sleep=lifecycle.wait,
-            before_sleep=_log_attempt,
-            reraise=True,
-        )
-        try:
-            return retrying(call)
-        except ApiUnavailableError as error:
-            reason = f"no answer for {PATIENCE_SECONDS} s: {error}"
-            raise RejectedError(reason, retry=True) from error
-
-
-def _log_attempt(state: RetryCallState) -> None:
-    log.info("waiting for the API: %s", state.outcome.exception() if state.outcome else "")
+        lifecycle.check_stop()
+        answer = self._once(method, path, **content)
+        if answer.status_code >= 500:
+            raise ApiUnavailableError(error_of(answer))
+        return answer
 
 
 def path_of(assignment: Assignment) -> str:
     return f"/worker/jobs/{assignment.id}/{assignment.attempt}"
-
-
-def decode_assignment(answer: requests.Response) -> Assignment:
-    return msgspec.json.decode(accept(answer).content, type=Assignment)

@@ -10,118 +10,130 @@ the worker needs neither disk nor memory for them. A job that cannot be done end
 
 import logging
 from functools import partial
+from pathlib import Path
 
 from common.artifacts import Golden, Scores, Training
 from common.lifecycle import StopRequested
 from common.worker_api import Assignment, Containers, ProgressReport, ResultReport
 from retrain_worker.api_client import ApiClient
 from retrain_worker.api_errors import RejectedError, StaleAttemptError
-from retrain_worker.inputs import scoring_inputs, training_inputs
-from retrain_worker.multipart import Multipart, Part
-from retrain_worker.parts import json_part, output_part
+from retrain_worker.multipart import Multipart, Part, bytes_part, json_part, output_part
 from retrain_worker.progress import ProgressReporter
-from retrain_worker.runners.outputs import InvalidOutputError
-from retrain_worker.runners.printable import printable_line
+from retrain_worker.runners.outputs import InvalidOutputError, printable_line
 from retrain_worker.runners.protocol import (
+    Inputs,
     Runner,
     RunnerUnavailableError,
     Step,
     StepFailedError,
 )
-from retrain_worker.steps import collect, wait_for_end
+from retrain_worker.steps import read_json, wait_for_success
+
+SANDBOX = Path(__file__).parent / "sandbox"  # read as data, never imported
+TRAINING_PROGRAM = ("train.py", "libraries.py", "dataset.py", "export.py", "uploaded_model.py")
+TRAINING_FILES = {"train.npy", "model.keras", "model.h5"}  # no row of the hold-out
 
 log = logging.getLogger("retrain_worker")
 
 
-def run(runner: Runner, api: ApiClient, assignment: Assignment) -> None:
-    """Bring an attempt to its end, and remove everything of it.
+class Attempt:
+    def __init__(self, runner: Runner, api: ApiClient, assignment: Assignment) -> None:
+        self.runner, self.api, self.assignment = runner, api, assignment
+        self.job, self.number = assignment.id, assignment.attempt
+        self.containers = Containers()  # those that its steps run in
+        self.renew_lease = partial(api.renew_lease, assignment)
 
-    On a stop request release the job, and raise StopRequested. RunnerUnavailableError ends the
-    process, and its next life goes on with the attempt.
-    """
-    try:
-        run_and_report(runner, api, assignment)
-        runner.remove(assignment.id, assignment.attempt)
-    except StopRequested:
+    def run(self) -> None:
+        """Bring the attempt to its end, and remove everything of it.
+
+        On a stop request release the job, and raise StopRequested. RunnerUnavailableError ends the
+        process, and its next life goes on with the attempt.
+        """
         try:
-            runner.remove(assignment.id, assignment.attempt)
-        finally:
-            api.release(assignment)
-        raise
+            self._run_and_report()
+            self.runner.remove(self.job, self.number)
+        except StopRequested:
+            try:
+                self.runner.remove(self.job, self.number)
+            finally:
+                self.api.release(self.assignment)
+            raise
 
+    def _run_and_report(self) -> None:
+        """Run the steps, and report to the API why the attempt failed, if it does."""
+        try:
+            self._run_steps()
+        except StaleAttemptError as error:
+            log.info("job %s, attempt %d is over: %s", self.job, self.number, error)
+        except StepFailedError as error:
+            self._fail(str(error), error.retry)
+        except InvalidOutputError as error:
+            self._fail(f"What the job left cannot be used: {error}.", retry=False)
+        except RejectedError as error:
+            self._fail(f"The API said to the worker: {error}", error.retry)
+        except RunnerUnavailableError:
+            raise
+        except Exception as error:  # a mistake of ours, which must not be repeated for ever
+            self._fail(f"The worker crashed: {error!r}", retry=True)
+            raise
 
-def run_and_report(runner: Runner, api: ApiClient, assignment: Assignment) -> None:
-    """Run an attempt, and report to the API why it failed, if it does."""
-    try:
-        run_attempt(runner, api, assignment)
-    except StaleAttemptError as error:
-        log.info("job %s, attempt %d is over: %s", assignment.id, assignment.attempt, error)
-    except StepFailedError as error:
-        fail(api, assignment, str(error), error.retry)
-    except InvalidOutputError as error:
-        fail(api, assignment, f"What the job left cannot be used: {error}.", False)
-    except RejectedError as error:
-        fail(api, assignment, f"The API said to the worker: {error}", error.retry)
-    except RunnerUnavailableError:
-        raise
-    except Exception as error:  # a mistake of ours, which must not be repeated for ever
-        fail(api, assignment, f"The worker crashed: {error!r}", True)
-        raise
+    def _fail(self, reason: str, retry: bool) -> None:
+        reason = printable_line(reason, 1500)
+        log.info("job %s failed: %s", self.job, reason)
+        self.api.failed(self.assignment, reason, retry)
 
+    def _run_steps(self) -> None:
+        """Train, score against the version that serves, deliver; again if another serves then."""
+        trained, files = self._train()
+        version: int | None = self.api.current_version()
+        while version is not None:
+            scores = self._score(version, files) if "model.tflite" in files else None
+            report = ResultReport(scores, version, trained, self.containers)
+            form = Multipart({"report": json_part(report), **files}, self.renew_lease)
+            version = self.api.result(self.assignment, form)
 
-def fail(api: ApiClient, assignment: Assignment, reason: str, retry: bool) -> None:
-    reason = printable_line(reason, 1500)
-    log.info("job %s failed: %s", assignment.id, reason)
-    api.failed(assignment, reason, retry)
+    def _train(self) -> tuple[Training, dict[str, Part]]:
+        """Return training.json, and the files of the result."""
+        runner, step = self.runner, Step(self.job, self.number, "training")
+        self.containers.training = runner.launch(step, self._training_inputs())
+        log.info("job %s, attempt %d trains in %.12s", *step[:2], self.containers.training)
+        send = partial(self.api.progress, self.assignment)
+        reporter = ProgressReporter(partial(runner.log, step), send, self.containers)
+        wait_for_success(runner, step, reporter.report)
+        trained = read_json(runner, step, "training.json", Training)
+        golden = read_json(runner, step, "golden.json", Golden)
+        parts = {name: output_part(runner, step, name) for name in ("model.keras", "model.tflite")}
+        if parts["model.keras"] is None:
+            raise InvalidOutputError("model.keras is missing")
+        files = {name: part for name, part in parts.items() if part}
+        return trained, files | {"golden.json": json_part(golden)}
 
+    def _score(self, version: int, files: dict[str, Part]) -> Scores:
+        """Return the errors on the hold-out: of the trained model, of `version` and of the mean."""
+        step = Step(self.job, self.number, "scoring", version)
+        self.containers.scoring = self.runner.launch(step, self._scoring_inputs(version, files))
+        self.api.progress(self.assignment, ProgressReport(containers=self.containers))
+        wait_for_success(self.runner, step, self.renew_lease)
+        return read_json(self.runner, step, "scores.json", Scores)
 
-def run_attempt(runner: Runner, api: ApiClient, assignment: Assignment) -> None:
-    """Train, score against the version that serves, deliver; again if another serves by then."""
-    step = Step(assignment.id, assignment.attempt, "training")
-    containers = Containers()
-    trained, files = train(runner, api, assignment, step, containers)
-    version: int | None = api.current_version()
-    while version is not None:
-        scores = None
-        if "model.tflite" in files:
-            scores = score(runner, api, assignment, version, files, containers)
-        report = ResultReport(scores, version, trained, containers)
-        parts = {"report": json_part(report), **files}
-        body = partial(Multipart, parts, partial(api.renew_lease, assignment))
-        version = api.result(assignment, body)
+    def _training_inputs(self) -> Inputs:
+        names = [name for name in self.assignment.inputs if name in TRAINING_FILES]
+        return self._uploaded(*names) | self._program(*TRAINING_PROGRAM)
 
+    def _scoring_inputs(self, version: int, files: dict[str, Part]) -> Inputs:
+        inputs = self._uploaded("hold_out.npy") | {
+            "challenger.tflite": files["model.tflite"].open,
+            "golden.json": files["golden.json"].open,
+        }
+        if version:  # version 0 is built into the scoring itself
+            champion = partial(self.api.version_file, self.assignment, version)
+            inputs["champion.tflite"] = champion
+        return inputs | self._program("score.py")
 
-def train(
-    runner: Runner, api: ApiClient, assignment: Assignment, step: Step, containers: Containers
-) -> tuple[Training, dict[str, Part]]:
-    """Return training.json, and the files of the result; note the container."""
-    containers.training = runner.launch(step, training_inputs(api, assignment))
-    log.info("job %s, attempt %d trains in %.12s", step.job, step.attempt, containers.training)
-    reporter = ProgressReporter(runner, api, assignment, step, containers)
-    state = wait_for_end(runner, step, reporter.report)
-    kinds: dict[str, type] = {"training.json": Training, "golden.json": Golden}
-    trained, golden = collect(runner, step, state, kinds)
-    parts = {name: output_part(runner, step, name) for name in ("model.keras", "model.tflite")}
-    if parts["model.keras"] is None:
-        raise InvalidOutputError("model.keras is missing")
-    files = {name: part for name, part in parts.items() if part}
-    return trained, files | {"golden.json": json_part(golden)}
+    def _uploaded(self, *names: str) -> Inputs:
+        return {name: partial(self.api.input_file, self.assignment, name) for name in names}
 
-
-def score(
-    runner: Runner,
-    api: ApiClient,
-    assignment: Assignment,
-    version: int,
-    files: dict[str, Part],
-    containers: Containers,
-) -> Scores:
-    """Return the errors on the hold-out, also of champion and mean; note the container."""
-    step = Step(assignment.id, assignment.attempt, "scoring", version)
-    inputs = scoring_inputs(api, assignment, version, files)
-    containers.scoring = runner.launch(step, inputs)
-    api.progress(assignment, ProgressReport(containers=containers))
-    state = wait_for_end(runner, step, partial(api.renew_lease, assignment))
-    scores: Scores
-    [scores] = collect(runner, step, state, {"scores.json": Scores})
-    return scores
+    def _program(self, *names: str) -> Inputs:
+        """Return a program of ours and the description of the job."""
+        program: Inputs = {name: bytes_part((SANDBOX / name).read_bytes()).open for name in names}
+        return program | {"job.json": json_part(self.assignment.job).open}

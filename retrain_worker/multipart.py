@@ -1,19 +1,49 @@
-"""A multipart form with files, sent while they are read: no file is ever held in memory."""
+"""The form in which a result is delivered: JSON of ours, and files that a step left.
+
+It is sent while the files are read: no file is ever held in memory.
+"""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from retrain_worker.runners.protocol import FileStream
+import msgspec
+
+from retrain_worker.runners.protocol import FileStream, Runner, Step
+from retrain_worker.settings import TRAIN_OUTPUT_BYTES
 
 BOUNDARY = secrets.token_hex(16)  # between the parts; no file can contain it, as it is random
 
 
 class Part(NamedTuple):
-    """One file of a form. `open` is called when its turn comes."""
+    """One file of a form. `open` is called when its turn comes, in each try anew."""
 
     size: int
     open: Callable[[], FileStream]
+
+
+def bytes_part(content: bytes) -> Part:
+    return Part(len(content), lambda: FileStream(len(content), [content]))
+
+
+def json_part(content: object) -> Part:
+    return bytes_part(msgspec.json.encode(content))
+
+
+def output_part(runner: Runner, step: Step, name: str) -> Part | None:
+    """Return a file that a step left, without reading it; None if there is none."""
+
+    def reopen() -> FileStream:
+        found = runner.read(step, name, TRAIN_OUTPUT_BYTES)
+        if found is None:
+            raise step.lost()
+        return found
+
+    file = runner.read(step, name, TRAIN_OUTPUT_BYTES)
+    if file is None:
+        return None
+    file.close()
+    return Part(file.size, reopen)
 
 
 class Multipart:

@@ -30,12 +30,8 @@ from common.publishing import commit, dead_letter, require_routing
 from common.queues import declare
 from common.worker_api import Assignment
 from retrain_worker.api_client import ApiClient
-from retrain_worker.api_errors import (
-    ApiUnavailableError,
-    ForeignAttemptError,
-    StaleAttemptError,
-)
-from retrain_worker.job import run
+from retrain_worker.api_errors import ApiUnavailableError, ForeignAttemptError, StaleAttemptError
+from retrain_worker.job import Attempt
 from retrain_worker.runners.docker_runner import DockerRunner
 from retrain_worker.runners.process_runner import ProcessRunner
 from retrain_worker.runners.protocol import Runner, RunnerUnavailableError
@@ -125,7 +121,7 @@ def serve(runner: Runner, api: ApiClient) -> None:
         lifecycle.check_stop()
         assignment = next_assignment(runner, api)
         if assignment:
-            run(runner, api, assignment)
+            Attempt(runner, api, assignment).run()
 
 
 def main() -> None:

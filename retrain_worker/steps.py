@@ -1,6 +1,6 @@
 """One step of an attempt, training or scoring: a program that runs alone, files in, files out.
 
-    runner.launch ──▶ wait_for_end ──▶ collect
+    runner.launch ──▶ wait_for_success ──▶ read_json
 
 The same for every step and every runner. A step that fails raises StepFailedError with a sentence
 that a student understands.
@@ -10,22 +10,22 @@ import re
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from common import lifecycle
 from common.artifacts import MAX_JSON_BYTES
-from retrain_worker.runners.outputs import parse_json
-from retrain_worker.runners.printable import last_line, printable_line
-from retrain_worker.runners.protocol import Runner, Step, StepFailedError, StepState, lost
+from retrain_worker.progress import read_log
+from retrain_worker.runners.outputs import last_line, parse_json, printable_line
+from retrain_worker.runners.protocol import BY_SIGNAL, Runner, Step, StepFailedError, StepState
 from retrain_worker.settings import TRAIN_MEMORY, TRAIN_OUTPUT_BYTES, TRAIN_TIMEOUT_SECONDS
-from retrain_worker.training_log import read_log
 
 MAX_REASON_BYTES = 4096
 REPORT_SECONDS = 1  # between two reports of a running step
-BY_SIGNAL = 128  # plus the number of the signal: the exit code of a program that it ended
 
 FULL_DISK = re.compile(r"Errno 2[78]\b|errno = 2[78]\b|No space left on device|File too large")
 NO_MEMORY = re.compile(r"MemoryError|bad_alloc|Cannot allocate memory|OOM when allocating")
+
+T = TypeVar("T")
 
 
 def wait_for_end(runner: Runner, step: Step, report: Callable[[], None]) -> StepState:
@@ -47,21 +47,20 @@ def wait_for_end(runner: Runner, step: Step, report: Callable[[], None]) -> Step
         state = runner.state(step)._replace(seconds=time.monotonic() - started)
 
 
-def collect(runner: Runner, step: Step, state: StepState, kinds: dict[str, type]) -> list[Any]:
-    """Return the JSON files that a step left, as structs of `kinds`, by file name.
-
-    Raise StepFailedError if the step failed, InvalidOutputError if a file is not accepted.
-    """
+def wait_for_success(runner: Runner, step: Step, report: Callable[[], None]) -> None:
+    """Return when a step has ended as `wait_for_end` does; raise StepFailedError if it failed."""
+    state = wait_for_end(runner, step, report)
     if state.lost:
-        raise lost(step)
+        raise step.lost()
     if state.code:
         file = runner.read(step, "reason.txt", MAX_REASON_BYTES) if state.code == 2 else None
         reason = printable_line(b"".join(file.chunks), 1000) if file else ""
         raise explain_failure(step.role, state, read_log(runner.log(step)).text, reason)
-    return [
-        parse_json(kind, name, runner.read(step, name, MAX_JSON_BYTES))
-        for name, kind in kinds.items()
-    ]
+
+
+def read_json(runner: Runner, step: Step, name: str, kind: type[T]) -> T:
+    """Return a JSON file that a step left; raise InvalidOutputError if it is not accepted."""
+    return parse_json(kind, name, runner.read(step, name, MAX_JSON_BYTES))
 
 
 def explain_failure(role: str, state: StepState, log: str, reason: str) -> StepFailedError:

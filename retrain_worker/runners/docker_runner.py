@@ -20,16 +20,14 @@ from typing import Any
 import requests
 from docker.errors import APIError, NotFound
 
-from retrain_worker.runners.archive import tar
-from retrain_worker.runners.engine import Engine, Postponed, StuckContainerError, timestamp
-from retrain_worker.runners.outputs import CHUNK_BYTES, single_file
-from retrain_worker.runners.printable import LOG_BYTES
+from retrain_worker.runners.engine import Engine, StuckContainerError, timestamp
+from retrain_worker.runners.outputs import CHUNK_BYTES, LOG_BYTES, single_file
 from retrain_worker.runners.protocol import FileStream, Inputs, Step, StepState
 from retrain_worker.runners.sandbox_settings import pause_container, program_container
 from retrain_worker.runners.warm_pool import ROLE_LABEL, WarmPool, complete, was_warm
 
 LABEL = "monitoring."  # job, attempt, worker, role, api
-STEPS = {"label": [f"{LABEL}job", f"{LABEL}attempt"]}
+OF_STEPS = [f"{LABEL}job", f"{LABEL}attempt"]
 LOG_LINES = 400  # of 16 KiB at most
 REMOVAL_PAUSES = (0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
@@ -41,31 +39,25 @@ class DockerRunner:
         self.api_name, self.labels = api, {f"{LABEL}worker": worker, f"{LABEL}api": api}
         self.engine = Engine()
         self.warm_pool = WarmPool(self.engine, self.labels)
-        self.stuck = Postponed()
 
     def attempts(self) -> set[tuple[str, int]]:
         """Return (job, attempt) of what is here of jobs of our API, whoever ran them.
 
         Attempts with a stuck container are left out until their next turn.
         """
-        api = self.engine.api
-        with self.engine.calls():
-            found = api.containers(all=True, filters=STEPS)
-            found += api.volumes(filters=STEPS)["Volumes"] or []
-        labels = [each["Labels"] for each in found]
+        found = self.engine.containers(label=OF_STEPS) + self.engine.volumes(label=OF_STEPS)
         attempts = {
-            (each[f"{LABEL}job"], int(each[f"{LABEL}attempt"]))
-            for each in labels
-            if each.get(f"{LABEL}api", self.api_name) == self.api_name
+            (labels[f"{LABEL}job"], int(labels[f"{LABEL}attempt"]))
+            for labels in (each["Labels"] for each in found)
+            if labels.get(f"{LABEL}api", self.api_name) == self.api_name
         }
-        return {attempt for attempt in attempts if attempt not in self.stuck}
+        return {attempt for attempt in attempts if attempt not in self.engine.stuck}
 
     def prewarm(self) -> None:
-        if self.warm_pool.needs_container():
-            self.warm_pool.start()
+        self.warm_pool.prewarm()
 
     def launch(self, step: Step, inputs: Inputs) -> str:
-        with self.engine.calls_about(step.name):
+        with self.engine.calls(step.name):
             self.engine.refresh()
             if not self._is_prepared(step):
                 self._clear(step)
@@ -86,16 +78,16 @@ class DockerRunner:
 
     def _prepare(self, step: Step, inputs: Inputs) -> None:
         """Create the containers of a step, in an order that `_is_prepared` relies on."""
-        engine, cpus = self.engine, self.engine.cpus
+        engine, cpus, pause = self.engine, self.engine.cpus, pause_name(step)
         warm = self.warm_pool.ready() if step.role == "training" else ""
         volumes = warm or step.name
         if not warm:
             engine.create_volumes(volumes, self._labels_of(step, step.role))
-        self._create(step, pause_name(step), "pause", pause_container(step.role, volumes, cpus))
+        self._create(step, pause, "pause", pause_container(step.role, volumes, cpus))
         if warm:
             self.warm_pool.claim(step.name)  # before anything of the job is in it
-        engine.api.put_archive(pause_name(step), "/in", tar(inputs))
-        engine.api.start(pause_name(step))
+        engine.put_files(pause, inputs)
+        engine.api.start(pause)
         if not warm:
             self._create(step, step.name, step.role, program_container(step.role, volumes, cpus))
 
@@ -108,7 +100,7 @@ class DockerRunner:
         return self.labels | of_step
 
     def state(self, step: Step) -> StepState:
-        with self.engine.calls_about(step.name):
+        with self.engine.calls(step.name):
             found, pause = self.engine.inspect(step.name), self.engine.inspect(pause_name(step))
         if not found or not pause:
             return StepState(lost=True)
@@ -124,7 +116,7 @@ class DockerRunner:
             self.engine.api.wait(step.name, timeout=seconds)
 
     def log(self, step: Step) -> bytes:
-        with self.engine.calls_about(step.name):
+        with self.engine.calls(step.name):
             try:
                 output: bytes = self.engine.api.logs(step.name, tail=LOG_LINES)
             except NotFound:
@@ -134,7 +126,7 @@ class DockerRunner:
     def read(self, step: Step, name: str, max_bytes: int) -> FileStream | None:
         """Open what a step left, through the pause container, in which no program of a job runs."""
         pause = pause_name(step)
-        with self.engine.calls_about(pause):
+        with self.engine.calls(pause):
             try:
                 stream, _ = self.engine.api.get_archive(pause, f"/out/{name}", CHUNK_BYTES)
             except NotFound:
@@ -143,13 +135,13 @@ class DockerRunner:
 
     def _guarded(self, name: str, stream: Generator[bytes]) -> Generator[bytes]:
         try:
-            with self.engine.calls_about(name):
+            with self.engine.calls(name):
                 yield from stream
         finally:
             stream.close()
 
     def kill(self, step: Step) -> None:
-        with self.engine.calls_about(step.name), suppress(APIError):  # it has just ended by itself
+        with self.engine.calls(step.name), suppress(APIError):  # it has just ended by itself
             self.engine.api.kill(step.name)
 
     def remove(self, job: str, attempt: int) -> None:
@@ -158,33 +150,27 @@ class DockerRunner:
             self._remove(job, attempt)
         except StuckContainerError as error:
             log.info("job %s, attempt %d is left for later: %s", job, attempt, error)
-            self.stuck.add((job, attempt))
+            self.engine.stuck.add((job, attempt))
 
     def _remove(self, job: str, attempt: int) -> None:
-        api = self.engine.api
-        labels = {"label": [f"{LABEL}job={job}", f"{LABEL}attempt={attempt}"]}
+        engine, labels = self.engine, [f"{LABEL}job={job}", f"{LABEL}attempt={attempt}"]
         # By name: one that was warm has no such labels. It goes first, as long as others have them.
-        training = {"name": f"^/monitoring-{job}-{attempt}-training-0$"}
+        training = f"^/monitoring-{job}-{attempt}-training-0$"
         for pause in REMOVAL_PAUSES:
             time.sleep(pause)  # for one that is being removed already
-            with self.engine.calls():
-                trainings = api.containers(all=True, filters=training)
-                found = api.containers(all=True, filters=labels)
-                volumes = [each["Name"] for each in api.volumes(filters=labels)["Volumes"] or []]
+            trainings, found = engine.containers(name=training), engine.containers(label=labels)
+            volumes = [each["Name"] for each in engine.volumes(label=labels)]
             if not trainings and not found and not volumes:
                 return
             for container in trainings:
-                self.engine.remove_container(container["Id"])
-            with self.engine.calls():
-                left = api.containers(all=True, filters=training)
-            if not left:
-                self.engine.discard(trainings + found, tuple(volumes))
+                engine.remove_container(container["Id"])
+            if not engine.containers(name=training):
+                engine.discard(trainings + found, volumes)
 
     def _clear(self, step: Step) -> None:
         """Remove what is here of one step."""
         found = [self.engine.inspect(name) for name in (step.name, pause_name(step))]
-        volumes = f"{step.name}-in", f"{step.name}-out"
-        self.engine.discard([each for each in found if each], volumes)
+        self.engine.discard(list(filter(None, found)), (f"{step.name}-in", f"{step.name}-out"))
 
     def close(self) -> None:
         self.warm_pool.remove()

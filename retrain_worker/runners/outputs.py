@@ -2,6 +2,7 @@
 
     a tar stream of one file ──▶ FileStream, if it is a regular file of an allowed size
     a JSON file ──▶ a checked struct
+    text, which may contain control sequences ──▶ printable text of limited length
 
 Nothing is unpacked to a disk or unpickled. InvalidOutputError says in a sentence what is wrong.
 """
@@ -9,29 +10,21 @@ Nothing is unpacked to a disk or unpickled. InvalidOutputError says in a sentenc
 import io
 import tarfile
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 
 from common.messages import INVALID
-from retrain_worker.runners.printable import printable_line
 from retrain_worker.runners.protocol import FileStream
 
 CHUNK_BYTES = 1 << 16
+LOG_BYTES = 1 << 16  # the end of a log that is kept
 
 T = TypeVar("T")
 
 
 class InvalidOutputError(Exception):
     """An output that is not accepted; the text says why."""
-
-
-class Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-    def __enter__(self) -> Any: ...
-
-    def __exit__(self, *error: Any) -> Any: ...
 
 
 class ChunkReader(io.RawIOBase):
@@ -75,18 +68,19 @@ def single_file(stream: Generator[bytes], name: str, max_bytes: int) -> FileStre
 def _regular(member: tarfile.TarInfo | None, name: str, max_bytes: int) -> tarfile.TarInfo:
     if member is None or member.name != name:
         raise InvalidOutputError(f"{name} cannot be read")
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-        raise InvalidOutputError(f"{name} is not a regular file")
-    check_size(name, member.size, max_bytes)
+    is_regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+    check_file(name, is_regular, member.size, max_bytes)
     return member
 
 
-def check_size(name: str, size: int, max_bytes: int) -> None:
+def check_file(name: str, is_regular: bool, size: int, max_bytes: int) -> None:
+    if not is_regular:
+        raise InvalidOutputError(f"{name} is not a regular file")
     if size > max_bytes:
         raise InvalidOutputError(f"{name} has {size} bytes, and {max_bytes} are allowed")
 
 
-def read_exactly(file: Readable, name: str, size: int) -> Iterator[bytes]:
+def read_exactly(file: IO[bytes], name: str, size: int) -> Iterator[bytes]:
     """Yield the `size` bytes of an open file; raise InvalidOutputError if there are fewer."""
     with file:
         while size:
@@ -109,3 +103,25 @@ def parse_json(kind: type[T], name: str, file: FileStream | None) -> T:
     except INVALID as error:
         reason = printable_line(str(error), 200)
         raise InvalidOutputError(f"{name} is not what it has to be: {reason}") from error
+
+
+def printable_line(text: str | bytes, max_length: int) -> str:
+    """Return `text` as printable words on one line, so that no terminal obeys it."""
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    start = text[: 4 * max_length]
+    words = "".join(char if char.isprintable() else " " for char in start).split()
+    line = " ".join(words)
+    return line if len(line) <= max_length else line[: max_length - 1] + "…"
+
+
+def printable_log(raw: bytes) -> str:
+    """Return the end of a log with each carriage return of a progress bar as a new line."""
+    text = raw[-LOG_BYTES:].decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
+def last_line(log: str) -> str:
+    """Return the last line that is not blank."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    return printable_line(lines[-1], 300) if lines else ""

@@ -19,30 +19,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from common import lifecycle
-from retrain_worker.runners.outputs import (
-    CHUNK_BYTES,
-    InvalidOutputError,
-    check_size,
-    read_exactly,
-)
-from retrain_worker.runners.printable import LOG_BYTES
+from retrain_worker.runners import outputs
 from retrain_worker.runners.protocol import (
+    BY_SIGNAL,
     FileStream,
     Inputs,
     Step,
     StepFailedError,
     StepState,
-    lost,
 )
 from retrain_worker.settings import ALLOW_UNSANDBOXED_MODELS, TRAIN_OUTPUT_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]  # where `common` and `serving` are
 TEMPORARY = Path(tempfile.gettempdir())
 PREFIX = "monitoring-job-"
-BY_SIGNAL = 128  # plus the number of the signal: the exit code of a program that it ended
 PROGRAMS = {"training": "train.py", "scoring": "score.py"}  # among the inputs
 MODELS = {"model.keras", "model.h5"}
 NOT_SANDBOXED = (
@@ -108,8 +102,8 @@ class ProcessRunner:
     def log(self, step: Step) -> bytes:
         try:
             with (folder_of_step(step) / "log").open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
-                return file.read(LOG_BYTES)
+                file.seek(max(0, os.fstat(file.fileno()).st_size - outputs.LOG_BYTES))
+                return file.read(outputs.LOG_BYTES)
         except FileNotFoundError:
             return b""
 
@@ -120,17 +114,14 @@ class ProcessRunner:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InvalidOutputError(f"{name} is not a regular file") from error
-        file = os.fdopen(descriptor, "rb", CHUNK_BYTES)
-        found = os.fstat(descriptor)
+            raise outputs.InvalidOutputError(f"{name} is not a regular file") from error
+        file, found = os.fdopen(descriptor, "rb", outputs.CHUNK_BYTES), os.fstat(descriptor)
         try:
-            if not stat.S_ISREG(found.st_mode):
-                raise InvalidOutputError(f"{name} is not a regular file")
-            check_size(name, found.st_size, max_bytes)
-        except InvalidOutputError:
+            outputs.check_file(name, stat.S_ISREG(found.st_mode), found.st_size, max_bytes)
+        except outputs.InvalidOutputError:
             file.close()
             raise
-        chunks = unless_lost(step, read_exactly(file, name, found.st_size))
+        chunks = unless_lost(step, outputs.read_exactly(file, name, found.st_size))
         return FileStream(found.st_size, chunks, file.close)
 
     def kill(self, step: Step) -> None:
@@ -177,7 +168,7 @@ def unless_lost(step: Step, chunks: Iterator[bytes]) -> Iterator[bytes]:
     try:
         yield from chunks
     except OSError as error:
-        raise lost(step) from error
+        raise step.lost() from error
 
 
 def write_inputs(folder: Path, inputs: Inputs) -> None:
@@ -185,39 +176,30 @@ def write_inputs(folder: Path, inputs: Inputs) -> None:
         (folder / name).mkdir(parents=True)
     for name, open_input in inputs.items():
         with (folder / "in" / name).open("wb") as file:
-            for chunk in open_input().chunks:
-                file.write(chunk)
+            file.writelines(open_input().chunks)
 
 
 def start_program(folder: Path, role: str) -> "subprocess.Popen[bytes]":
     """Start the program of a step in a group of its own, with limits where the tools exist."""
     limits = ["prlimit", "--core=0", f"--fsize={TRAIN_OUTPUT_BYTES}"]
     ends_with_worker = ["setpriv", "--pdeathsig", "KILL"]
-    command: list[str | Path] = []
-    for tool in (limits, ends_with_worker):
-        command += tool if shutil.which(tool[0]) else []
-    command += [sys.executable, folder / "in" / PROGRAMS[role], folder / "in", folder / "out"]
+    tools = [tool for tool in (limits, ends_with_worker) if shutil.which(tool[0])]
+    source, out = folder / "in", folder / "out"
+    home = str(folder / "tmp")
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home}
+    environment |= {"PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if role == "scoring":
+        environment["PYTHONPATH"] = str(ROOT)
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
-            command,
-            cwd=folder / "tmp",
-            env=environment(folder, role),
+            [*chain(*tools), sys.executable, source / PROGRAMS[role], source, out],
+            cwd=home,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
-            stderr=log,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def environment(folder: Path, role: str) -> dict[str, str]:
-    variables = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder / "tmp"),
-        "TMPDIR": str(folder / "tmp"),
-        "PYTHONUNBUFFERED": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    return variables | ({"PYTHONPATH": str(ROOT)} if role == "scoring" else {})
 
 
 def end_group(pid: int) -> None:

@@ -11,6 +11,8 @@ The outputs come from a program that is not trusted: `outputs` reads them.
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+BY_SIGNAL = 128  # plus the number of the signal: the exit code of a program that it ended
+
 
 class StepFailedError(Exception):
     """The job fails with this sentence. With `retry`, only this attempt fails."""
@@ -35,6 +37,10 @@ class Step(NamedTuple):
     @property
     def name(self) -> str:
         return f"monitoring-{self.job}-{self.attempt}-{self.role}-{self.round}"
+
+    def lost(self) -> StepFailedError:
+        reason = f"The {self.role} was lost: its engine or worker was restarted."
+        return StepFailedError(reason, retry=True)
 
 
 class StepState(NamedTuple):
@@ -95,9 +101,3 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Remove what waits for the next job."""
-
-
-def lost(step: Step) -> StepFailedError:
-    return StepFailedError(
-        f"The {step.role} was lost: its engine or worker was restarted.", retry=True
-    )

@@ -15,20 +15,14 @@ import time
 from typing import Any
 
 from common import lifecycle
-from retrain_worker.runners.archive import tar
-from retrain_worker.runners.engine import (
-    Engine,
-    Postponed,
-    StuckContainerError,
-    timestamp,
-)
+from retrain_worker.runners.engine import Engine, StuckContainerError, timestamp
 from retrain_worker.runners.protocol import FileStream, StepFailedError
 from retrain_worker.runners.sandbox_settings import program_container
 from retrain_worker.settings import TRAIN_PREWARM
 
 PREFIX = "monitoring-warm-"
 ROLE_LABEL = "monitoring.role"  # `warm`: the container waits, or waited, for its job
-FILTER = {"label": f"{ROLE_LABEL}=warm"}
+WARM = f"{ROLE_LABEL}=warm"
 MARKER = ".complete"  # prewarm.py waits for this file in /in
 START_SECONDS = 1  # an image that cannot run prewarm.py has ended by then
 MAX_AGE_SECONDS = 3600  # of volumes that some worker left
@@ -43,18 +37,16 @@ class WarmPool:
     def __init__(self, engine: Engine, labels: dict[str, str]) -> None:
         self.engine, self.labels = engine, labels | {ROLE_LABEL: "warm"}
         self.name, self.started_at, self.not_before = "", 0.0, 0.0
-        self.stuck = Postponed()
 
-    def needs_container(self) -> bool:
-        return TRAIN_PREWARM > 0 and time.monotonic() >= self.not_before and not self.is_running()
-
-    def start(self) -> None:
-        """Start a container, and remove what an earlier one left."""
+    def prewarm(self) -> None:
+        """Start a container if one is needed, and remove what an earlier one left."""
+        if TRAIN_PREWARM <= 0 or time.monotonic() < self.not_before or self.is_running():
+            return
         self.not_before = time.monotonic() + RETRY_SECONDS
         name = PREFIX + secrets.token_hex(6)
         try:
             self.remove()
-            with self.engine.calls_about(name):
+            with self.engine.calls(name):
                 self.engine.refresh()
                 self.engine.create_volumes(name, self.labels)
                 options = program_container("warm", name, self.engine.cpus)
@@ -69,7 +61,7 @@ class WarmPool:
         if not self.name:
             return False
         try:
-            with self.engine.calls_about(self.name):
+            with self.engine.calls(self.name):
                 found = self.engine.inspect(self.name)
         except StepFailedError as error:
             log.info("the next job starts cold: %s", error)
@@ -90,38 +82,30 @@ class WarmPool:
 
     def remove(self) -> None:
         """Remove this worker's containers, be they of an earlier life, and all that have ended."""
-        api, named = self.engine.api, {"name": f"^/{PREFIX}"}  # and no step's
-        with self.engine.calls():
-            found = api.containers(all=True, filters=FILTER | named)
-        for container in found:
+        for container in self.engine.containers(label=WARM, name=f"^/{PREFIX}"):  # and no step's
             if self._is_ours(container) or container["State"] == "exited":
-                self._discard(container["Id"], [container])
-        with self.engine.calls():
-            volumes = api.volumes(filters=FILTER | {"dangling": True})["Volumes"] or []
-        for volume in volumes:
+                self._discard(container["Id"], [container], [])
+        for volume in self.engine.volumes(label=WARM, dangling=True):
             age = time.time() - timestamp(volume["CreatedAt"])
             if self._is_ours(volume) or age > MAX_AGE_SECONDS:
-                self._discard(volume["Name"], [], (volume["Name"],))
+                self._discard(volume["Name"], [], [volume["Name"]])
 
     def _is_ours(self, found: dict[str, Any]) -> bool:
         return bool(self.labels.items() <= found["Labels"].items())
 
-    def _discard(
-        self, key: str, containers: list[dict[str, Any]], volumes: tuple[str, ...] = ()
-    ) -> None:
-        if key in self.stuck:
+    def _discard(self, key: str, containers: list[dict[str, Any]], volumes: list[str]) -> None:
+        if key in self.engine.stuck:
             return
         try:
             self.engine.discard(containers, volumes)
         except StuckContainerError as error:
             log.info("left for later: %s", error)
-            self.stuck.add(key)
+            self.engine.stuck.add(key)
 
 
 def complete(engine: Engine, pause_container: str) -> None:
     """Write the file that a warm container waits for; a second time does no harm."""
-    marker = {MARKER: lambda: FileStream(0, [])}
-    engine.api.put_archive(pause_container, "/in", tar(marker))
+    engine.put_files(pause_container, {MARKER: lambda: FileStream(0, [])})
 
 
 def was_warm(container: dict[str, Any]) -> bool:

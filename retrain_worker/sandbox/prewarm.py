@@ -19,9 +19,7 @@ IN, OUT = "/in", "/out"
 MARKER = f"{IN}/.complete"  # the worker writes it after all other inputs
 POLL_SECONDS = 0.1  # costs 0.06 % of a core
 HOUR = 3600
-UNUSED = (
-    128 + signal.SIGTERM
-)  # as if it were ended from outside: a job that came too late is retried
+UNUSED = 128 + signal.SIGTERM  # as if ended from outside: a job that came too late is retried
 
 
 def train(start: int) -> None:

@@ -126,16 +126,11 @@ def score(
     start, total, regions = 0, np.zeros(3), []
     for region in job.regions:
         part = summed_errors(path, region, start, challenger, comparable, job.target_mean)
-        means = msgspec.structs.asdict(mean_errors(part, region.hold_out_rows))
-        regions.append(Region(file=region.file, rows=region.hold_out_rows, **means))
+        errors = msgspec.structs.asdict(mean_errors(part, region.hold_out_rows))
+        regions.append(Region(file=region.file, rows=region.hold_out_rows, **errors))
         start, total = start + region.hold_out_rows, total + part
-    return Scores(
-        inputs=challenger.inputs,
-        outputs=challenger.outputs,
-        mae=mean_errors(total, start),
-        regions=regions,
-        refused=refused,
-    )
+    means = mean_errors(total, start)
+    return Scores(challenger.inputs, challenger.outputs, means, regions, refused)
 
 
 def refusal(challenger: Path, golden: Path, columns: int) -> str | None:

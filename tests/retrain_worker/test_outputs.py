@@ -6,11 +6,16 @@ import tarfile
 import pytest
 
 from common.artifacts import Golden, MeanErrors, Scores, Training
-from retrain_worker.runners.outputs import InvalidOutputError, parse_json, single_file
-from retrain_worker.runners.printable import printable_line, printable_log
+from retrain_worker.progress import MAX_EPOCHS, epochs_after, read_log
+from retrain_worker.runners.outputs import (
+    InvalidOutputError,
+    parse_json,
+    printable_line,
+    printable_log,
+    single_file,
+)
 from retrain_worker.runners.protocol import FileStream, StepState
 from retrain_worker.steps import explain_failure
-from retrain_worker.training_log import MAX_EPOCHS, epochs_after, read_log
 
 
 def tar_with(name: str, content: bytes = b"x", **header) -> bytes:

@@ -14,8 +14,8 @@ from ai_edge_litert.interpreter import Interpreter
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
+from retrain_worker.progress import read_log
 from retrain_worker.sandbox.dataset import Dataset
-from retrain_worker.training_log import read_log
 from tests.support.environment import ROOT
 from tests.support.samples import NEWER, write_job, write_models
 
