@@ -2,6 +2,6 @@
 
 builtin    version 0, a linear model of the diabetes data
 network    a trained version, from its .tflite file
-golden     whether a network gives the predictions of its golden.json
-trial      both of these first in a child process, because a bad file can crash native code
+trial      loads it first in a child process, because a bad file can crash native code, and checks
+           there whether it gives the predictions of its golden.json
 """
