@@ -2,8 +2,8 @@
 
     connection, queues, publishing, consuming   RabbitMQ; the only code that knows pika's internals
     messages, artifacts, worker_api             contracts, each declared once as a msgspec struct
-    lifecycle, settings                         start, stop flag, watchdog; settings with new names
-    files, disk, http                           atomic replace, a full disk, HTTP to the API
+    lifecycle                                   start, stop flag, watchdog; settings with new names
+    files, http                                 atomic replace, a full disk, HTTP to the API
 
 A service adds the folder above its own to the search path and imports from here, so it runs from a
 fresh clone without being installed. The AMQP verbs stay in each service's `serve`.

@@ -8,15 +8,15 @@ end with an error: a broker that hangs would hold it up.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingConnection
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from common.lifecycle import check_stop, wait
-from common.pika_workarounds import close_connection, tolerate_unknown_dates
 
 AMQP_URL = os.environ.get(
     "AMQP_URL",
@@ -25,8 +25,6 @@ AMQP_URL = os.environ.get(
 )
 AMQPError = pika.exceptions.AMQPError
 BROKER_ERRORS = (AMQPError, OSError)  # OSError: such as an unknown host
-
-tolerate_unknown_dates()
 
 
 @contextmanager
@@ -53,8 +51,7 @@ def connect(name: str, timeout_seconds: float | None = None) -> Iterator[Blockin
 
 
 def _open(parameters: pika.URLParameters) -> BlockingConnection:
-    attempts = parameters.connection_attempts
-    parameters.connection_attempts = 1
+    attempts, parameters.connection_attempts = parameters.connection_attempts, 1
     retrying = Retrying(
         retry=retry_if_exception_type(BROKER_ERRORS),
         stop=stop_after_attempt(attempts),
@@ -71,5 +68,31 @@ def _pause(seconds: float) -> None:
 
 
 def _close(connection: BlockingConnection) -> None:
+    """Close a connection without rejecting the deliveries in flight.
+
+    pika's own `close` sends basic.nack for them, which a stream refuses with an error:
+    https://github.com/pika/pika/issues/1389, open. The broker requeues them in any case.
+    """
     if connection.is_open:
-        close_connection(connection)
+        connection._impl.close(200, "done")
+        connection._flush_output(connection._closed_result.is_ready)
+
+
+def _tolerant(decode: Callable[[bytes, int], Any]) -> Callable[[bytes, int], Any]:
+    """Return `decode` with None for a date in a header that Python cannot represent.
+
+    pika 1.4.4 lets the ValueError end the connection, and the broker delivers the message again
+    and again: https://github.com/pika/pika/issues/1698, fixed upstream. Remove this with the
+    first release after 1.4.4.
+    """
+
+    def decode_value(encoded: bytes, offset: int) -> Any:
+        try:
+            return decode(encoded, offset)
+        except (ValueError, OverflowError, OSError):
+            return None, offset + 9  # one byte for the type, and 64 bits
+
+    return decode_value
+
+
+pika.data.decode_value = _tolerant(pika.data.decode_value)

@@ -39,15 +39,13 @@ class Batch(list[Message]):
         return self[-1].tag
 
 
-def subscribe(
-    channel: BlockingChannel, queue: str, arrived: "deque[Message]", **arguments: Any
-) -> None:
+def subscribe(channel: BlockingChannel, queue: str, arrived: deque[Message], **kwargs: Any) -> None:
     """Append what arrives on a queue to `arrived`. The consumer tag is the queue's name."""
 
     def append(channel: BlockingChannel, method: Any, properties: Any, body: bytes) -> None:
         arrived.append(Message(method.delivery_tag, queue, properties.headers or {}, body))
 
-    channel.basic_consume(queue, append, consumer_tag=queue, **arguments)
+    channel.basic_consume(queue, append, consumer_tag=queue, **kwargs)
 
 
 def consume_batches(
@@ -69,10 +67,9 @@ def consume_batches(
     start = {} if offset is None else {"arguments": {"x-stream-offset": offset}}
     for queue in (queues,) if isinstance(queues, str) else queues:
         subscribe(channel, queue, arrived, **start)
-    connection = channel.connection
     while not stop_requested():
         report_liveness()
-        connection.process_data_events(0 if arrived else POLL_SECONDS)  # heartbeats, too
+        channel.connection.process_data_events(0 if arrived else POLL_SECONDS)  # heartbeats, too
         yield Batch(arrived.popleft() for _ in range(min(len(arrived), size)))
 
 

@@ -1,6 +1,9 @@
-"""Files that appear under their name in one step, whole and on the disk, or not at all."""
+"""Files that appear under their name whole and on the disk, or not at all; and a full disk."""
 
+import errno
 import os
+import shutil
+import sqlite3
 from pathlib import Path
 
 
@@ -31,3 +34,14 @@ def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error of a file or of SQLite says that a disk, or a quota, has no room."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # SQLite's low byte; the rest are details
+    full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # the second one if a quota is used up
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or code in full

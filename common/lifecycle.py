@@ -1,4 +1,4 @@
-"""The life of one service process: logging, the stop flag, the watchdog, and waiting.
+"""The life of one service process: its start, the stop flag, the watchdog, and waiting.
 
     SIGINT, SIGTERM ──▶ a flag, which loops and chunk callbacks check between two units of work
     a second signal ──▶ the process ends at once
@@ -12,15 +12,25 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-
-from common.settings import refuse_renamed_settings
 
 WATCHDOG_SECONDS = int(os.environ.get("WATCHDOG_SECONDS", "60"))  # limit of one unit of work
 LIVENESS_FILE = os.environ.get("LIVENESS_FILE")  # touched in each turn; no file if not set
 POLL_SECONDS = 0.5  # the longest wait between two checks of the stop flag
+RENAMED_SETTINGS = {
+    "ALIVE_FILE": "LIVENESS_FILE",
+    "ALLOW_UNJAILED_MODELS": "ALLOW_UNSANDBOXED_MODELS",
+    "DRIFT_JUDGE_ROWS": "DRIFT_TRIAL_ROWS",
+    "KEEP_FREE_BYTES": "MIN_FREE_BYTES",
+    "KEEP_SECONDS": "METRIC_RETENTION_SECONDS",
+    "KEEP_UPLOADS_SECONDS": "UPLOAD_RETENTION_SECONDS",
+    "RESERVE_BYTES": "METRIC_BALLAST_BYTES",
+    "SHOW_AT_MOST": "MAX_SHOWN_LETTERS",
+    "TRAIN_IN": "TRAIN_BACKEND",
+    "TRAIN_WARM": "TRAIN_PREWARM",
+}
 
 
 class StopRequested(SystemExit):
@@ -42,6 +52,13 @@ def start(*quiet_loggers: str) -> None:
     refuse_renamed_settings()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
+
+
+def refuse_renamed_settings(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise SystemExit if a setting has its old name. An empty value counts as not set."""
+    for old, new in RENAMED_SETTINGS.items():
+        if environment.get(old):
+            raise SystemExit(f"The setting {old} is called {new} now: set {new} instead.")
 
 
 def request_stop(number: int, frame: FrameType | None) -> None:

@@ -34,7 +34,7 @@ def publish_batch(
     """Publish bodies with one write to the socket, which the next commit sends.
 
     Each body is smaller than a frame (128 KiB). pika's `basic_publish` takes six system calls for
-    each message; this is the only place that builds frames.
+    each message; nothing but this and `connection` touches its private names.
     """
     number = channel.channel_number
     method = pika.spec.Basic.Publish(routing_key=queue, mandatory=True)

@@ -15,10 +15,6 @@ WORK_QUEUE: dict[str, Any] = {
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",  # at-least-once dead letters require it
 }
-DEAD_LETTERS: dict[str, Any] = {
-    "x-queue-type": "quorum",
-    "x-delivery-limit": 1_000_000,  # reading a dead letter is a delivery, too
-}
 
 
 def _stream(max_age: str, max_bytes: int) -> dict[str, Any]:
@@ -26,7 +22,8 @@ def _stream(max_age: str, max_bytes: int) -> dict[str, Any]:
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "dead": DEAD_LETTERS,
+    # Reading a dead letter is a delivery, too.
+    "dead": {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000},
     "features": WORK_QUEUE,
     "y_true": WORK_QUEUE,
     "y_pred": WORK_QUEUE,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import lifecycle
-from common.disk import free_bytes, is_full
+from common.files import free_bytes, is_full
 
 RETRY_SECONDS = 5  # between two looks at a full disk
 

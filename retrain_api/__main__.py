@@ -19,7 +19,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
-from common.settings import refuse_renamed_settings
+from common.lifecycle import refuse_renamed_settings
 from retrain_api import settings
 from retrain_api.application import create_app
 from retrain_api.routes.streams import Shutdown

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from common.connection import BROKER_ERRORS, connect
-from common.disk import is_full
+from common.files import is_full
 from common.lifecycle import report_liveness
 from retrain_api.jobs import publishing
 from retrain_api.jobs.leases import Leases

@@ -10,7 +10,7 @@ from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from common.disk import is_full
+from common.files import is_full
 from retrain_api import errors
 
 CALLS = (

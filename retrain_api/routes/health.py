@@ -3,7 +3,7 @@
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
-from common.disk import free_bytes
+from common.files import free_bytes
 from retrain_api import settings
 from retrain_api.jobs import publishing
 from retrain_api.routes.views import Health, as_json

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from common.disk import free_bytes
+from common.files import free_bytes
 from common.files import sync
 from retrain_api.errors import DiskFullError
 
