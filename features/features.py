@@ -22,6 +22,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,6 @@ BACKLOG_SECONDS = 5  # between two looks at a backlog
 HISTORY_ROWS = 100  # in a message, which has to be smaller than a frame
 MIRROR = 371.0  # the smallest and the largest diabetes target, 25 and 346, change places
 STOPPED = 130  # exit code of a stop before the last row: with 0 Docker would not start it again
-
-Row = tuple[float, list[float], float]  # id, features, true value
 
 log = logging.getLogger("features")
 
@@ -75,7 +74,7 @@ def mirrored(truth: float, times: int) -> float:
 
 def draw_rows(
     data: np.ndarray, target: np.ndarray, seed: str | None, changes: tuple[int, ...] = ()
-) -> Iterator[Row]:
+) -> Iterator[HistoryRow]:
     """Yield rows without end, drawn at random from `data` and `target`.
 
     `data` has the shape (rows, features), `target` (rows,). The target is mirrored after as many
@@ -87,12 +86,11 @@ def draw_rows(
         index = generator.randrange(len(target))
         last = next_id(time.time(), last)
         truth = mirrored(float(target[index]), sum(number >= change for change in changes))
-        yield last, data[index].tolist(), truth
+        yield HistoryRow(last, data[index].tolist(), truth)
 
 
-def history_messages(batch: list[Row]) -> list[bytes]:
+def history_messages(rows: list[HistoryRow]) -> list[bytes]:
     """Return the messages for `history`, fewer than rows: each costs the broker time."""
-    rows = [HistoryRow(row_id, body, truth) for row_id, body, truth in batch]
     starts = range(0, len(rows), HISTORY_ROWS)
     return [encode(rows[start : start + HISTORY_ROWS]) for start in starts]
 
@@ -102,7 +100,7 @@ def backlog(channel: BlockingChannel) -> int:
     return max(message_count(channel, queue) for queue in ("features", "y_true"))
 
 
-def serve(connection: BlockingConnection, rows: Iterator[Row], count: int) -> bool:
+def serve(connection: BlockingConnection, rows: Iterator[HistoryRow], count: int) -> bool:
     """Send `count` rows, or rows without end if it is 0; return whether all of them are sent."""
     channel = connection.channel()
     declare(channel, "dead", "features", "y_true", "history")
@@ -113,12 +111,12 @@ def serve(connection: BlockingConnection, rows: Iterator[Row], count: int) -> bo
     while not lifecycle.stop_requested():
         lifecycle.report_liveness()
         batch = list(itertools.islice(rows, min(size, count - sent) if count else size))
-        publish_batch(channel, "features", [encode(FeatureRow(i, body)) for i, body, _ in batch])
-        publish_batch(channel, "y_true", [encode(TargetValue(i, truth)) for i, _, truth in batch])
+        publish_batch(channel, "features", [encode(FeatureRow(row.id, row.body)) for row in batch])
+        publish_batch(channel, "y_true", [encode(TargetValue(row.id, row.y_true)) for row in batch])
         publish_batch(channel, "history", history_messages(batch))
         commit(channel)
         sent += len(batch)
-        log.info("sent %d: %s", len(batch), " ".join(f"{row_id:.6f}" for row_id, _, _ in batch))
+        log.info("sent %d: %s", len(batch), " ".join(f"{row.id:.6f}" for row in batch))
         if sent == count:
             return True
         lifecycle.wait(FEATURES_DELAY_SECONDS, connection.sleep)
@@ -134,12 +132,9 @@ def main() -> None:
     changes = tuple(int(rows) for rows in FEATURES_DRIFT_AFTER.split(",") if rows.strip())
     rows = draw_rows(data, target, FEATURES_SEED, changes)
     complete = False
-    try:
-        with connect("features") as connection:
-            log.info("started, one row every %g s", FEATURES_DELAY_SECONDS)
-            complete = serve(connection, rows, FEATURES_COUNT)
-    except lifecycle.StopRequested:
-        pass
+    with suppress(lifecycle.StopRequested), connect("features") as connection:
+        log.info("started, one row every %g s", FEATURES_DELAY_SECONDS)
+        complete = serve(connection, rows, FEATURES_COUNT)
     log.info("done" if complete else "stopped before the last row")
     raise SystemExit(0 if complete else STOPPED)
 

@@ -34,7 +34,8 @@ def test_the_same_seed_draws_the_same_rows_and_another_seed_others():
     data, target = load_diabetes(return_X_y=True)
 
     def draw(seed):
-        return [row[1:] for row in itertools.islice(features.draw_rows(data, target, seed), 100)]
+        rows = itertools.islice(features.draw_rows(data, target, seed), 100)
+        return [(row.body, row.y_true) for row in rows]
 
     assert draw("1") == draw("1") != draw("2")
     assert draw(None) != draw(None)
@@ -43,14 +44,16 @@ def test_the_same_seed_draws_the_same_rows_and_another_seed_others():
 def test_rows_are_drawn_from_all_442():
     data, target = load_diabetes(return_X_y=True)
     rows = itertools.islice(features.draw_rows(data, target, "1"), 6000)
-    assert {tuple(row[1]) for row in rows} == {tuple(row) for row in data.tolist()}
+    assert {tuple(row.body) for row in rows} == {tuple(row) for row in data.tolist()}
 
 
 def test_the_world_changes_after_so_many_rows_and_once_more():
     data, target = load_diabetes(return_X_y=True)
     one, changing = (features.draw_rows(data, target, "1", changes) for changes in ((), (100, 200)))
-    for number, ((_, x, y), (_, same, truth)) in enumerate(zip(one, changing, strict=False)):
-        assert same == x and truth == (y, 371 - y, 371 + y)[number // 100]
+    for number, (row, changed) in enumerate(zip(one, changing, strict=False)):
+        y = row.y_true
+        assert changed.body == row.body
+        assert changed.y_true == (y, 371 - y, 371 + y)[number // 100]
         if number == 299:
             break
 

@@ -7,14 +7,15 @@ import yaml
 from sklearn.datasets import load_diabetes
 
 from common.consuming import Message
+from common.lifecycle import RENAMED_SETTINGS
 from common.messages import (
     MAX_HISTORY_BYTES,
     FeatureRow,
+    HistoryRow,
     TargetValue,
     decode_joined_row,
     encode,
 )
-from common.lifecycle import RENAMED_SETTINGS
 from drift.streams import decode_history
 from features import features
 from metric import metric
@@ -34,32 +35,31 @@ DOCKERFILES = [
 REQUIREMENTS = [ROOT / "requirements.txt", *sorted(ROOT.glob("requirements/*.txt"))]
 
 
-def sample_rows(count: int) -> list[features.Row]:
+def sample_rows(count: int) -> list[HistoryRow]:
     data, target = load_diabetes(return_X_y=True)
     rows = features.draw_rows(data, target, "1")
     return [next(rows) for _ in range(count)]
 
 
 def test_a_row_of_features_is_predicted_by_model_joined_by_metric_and_read_by_drift():
-    [(row_id, x, y)] = sample_rows(1)
-    [answer], rejected = model.predict(Builtin(), [encode(FeatureRow(row_id, x))])
+    [sent] = sample_rows(1)
+    [answer], rejected = model.predict(Builtin(), [encode(FeatureRow(sent.id, sent.body))])
     messages = [
-        Message(1, "y_true", {}, encode(TargetValue(row_id, y))),
+        Message(1, "y_true", {}, encode(TargetValue(sent.id, sent.y_true))),
         Message(2, "y_pred", {"model_version": 7}, answer),
     ]
     values, refused = metric.parse(messages)
     [joined], _, repeated = metric.join({}, values)
     row = decode_joined_row(encode(joined))
     assert not rejected and not refused and not repeated
-    assert (row.id, row.y_true, row.model_version) == (row_id, y, 7)
+    assert (row.id, row.y_true, row.model_version) == (sent.id, sent.y_true, 7)
     assert row.absolute_error == abs(row.y_true - row.y_pred)
 
 
 def test_the_rows_that_features_keeps_are_those_that_drift_reads():
     batch = sample_rows(250)
     bodies = features.history_messages(batch)
-    read = [row for body in bodies for row in decode_history(body)]
-    assert [(row.id, row.body, row.y_true) for row in read] == batch
+    assert [row for body in bodies for row in decode_history(body)] == batch
     assert max(map(len, bodies)) < min(128 * 1024, MAX_HISTORY_BYTES)  # a frame
 
 

@@ -83,8 +83,8 @@ class Sender:
         for seed, service in enumerate(self.services):
             drawn = features.draw_rows(data, target, str(seed))
             ids = re.findall(r"\d{10}\.\d{6}", "".join(re.findall(r"sent .*\n", service.said())))
-            for row_id, (_, x, y) in zip(ids, itertools.islice(drawn, len(ids)), strict=True):
-                rows[row_id] = shown(x, y)
+            for row_id, row in zip(ids, itertools.islice(drawn, len(ids)), strict=True):
+                rows[row_id] = shown(row.body, row.y_true)
         return rows
 
 

@@ -57,7 +57,7 @@ def expected(sender) -> dict[str, tuple]:
     known = {tuple(x): shown(x, y) for x, y in zip(data.tolist(), target.tolist(), strict=True)}
     drawn = itertools.islice(features.draw_rows(data, target, SEED), ROWS)
     ids = re.findall(r"\d{10}\.\d{6}", said)
-    return {row_id: known[tuple(x)] for row_id, (_, x, _) in zip(ids, drawn, strict=True)}
+    return {row_id: known[tuple(row.body)] for row_id, row in zip(ids, drawn, strict=True)}
 
 
 def test_a_long_run_loses_no_row_and_costs_no_more_memory_at_its_end(broker, run, logs, figure):
