@@ -9,12 +9,12 @@ older format is migrated in one transaction, one of a newer format is refused.
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from common.messages import MetricCounts
 
@@ -45,6 +45,9 @@ class Row(msgspec.Struct):
     y_true: float | None = None
     y_pred: float | None = None
     model_version: int | str | None = None
+
+
+Rows = dict[str, Row]  # by id
 
 
 class StoredBatch(NamedTuple):
@@ -93,10 +96,9 @@ class Database:
         """Return whether the open file still has its name: it may have been deleted."""
         return self.path.exists() and os.path.samestat(self.path.stat(), self._opened)
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self._connection:
-            yield
+    def transaction(self) -> sqlite3.Connection:
+        """Return a context whose end commits, or rolls back on an error."""
+        return self._connection
 
     def is_new(self) -> bool:
         return self._connection.execute("SELECT 1 FROM state").fetchone() is None
@@ -110,7 +112,7 @@ class Database:
         values = (*cells[:3], now)  # id, y_true, y_pred
         self._connection.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?, NULL, ?)", values)
 
-    def rows(self, ids: Collection[str]) -> dict[str, Row]:
+    def rows(self, ids: Collection[str]) -> Rows:
         """Return the rows of those ids that are known."""
         places = ",".join("?" * len(ids))
         query = f"SELECT id, y_true, y_pred, model_version FROM ids WHERE id IN ({places})"
@@ -130,13 +132,9 @@ class Database:
         """Return the offset in the CSV behind the last batch."""
         return int(self._connection.execute("SELECT offset + length(csv) FROM state").fetchone()[0])
 
-    def commit_batch(
-        self, rows: dict[str, Row], batch: StoredBatch, added: MetricCounts, now: float
-    ) -> None:
+    def commit_batch(self, rows: Rows, batch: StoredBatch, added: MetricCounts, now: float) -> None:
         """Commit the changed rows, the batch that follows from them, and what to add to counts."""
-        changed = (
-            (row_id, row.y_true, row.y_pred, row.model_version, now) for row_id, row in rows.items()
-        )
+        changed = ((row_id, *astuple(row), now) for row_id, row in rows.items())
         offset, records, errors, is_published = batch
         state = (offset, records, b"\n".join(errors), is_published)
         with self._connection:

@@ -43,7 +43,7 @@ from common.messages import (
 from common.publishing import commit, dead_letter, properties, publish_batch, require_routing
 from common.queues import declare
 from metric.csv_file import format_record
-from metric.database import Row
+from metric.database import Row, Rows
 from metric.store import Store
 
 LOGS_DIR = Path(os.environ.get("LOGS_DIR", "logs"))
@@ -80,7 +80,7 @@ def parse(messages: list[Message]) -> tuple[list[Value], list[tuple[Message, str
     return values, rejected
 
 
-def join(rows: dict[str, Row], values: list[Value]) -> tuple[list[JoinedRow], dict[str, Row], int]:
+def join(rows: Rows, values: list[Value]) -> tuple[list[JoinedRow], Rows, int]:
     """Put values into `rows`, which holds the rows of all ids that are known.
 
     Return the rows that are complete now, the rows that changed, and the number of repeated
@@ -104,7 +104,7 @@ def join(rows: dict[str, Row], values: list[Value]) -> tuple[list[JoinedRow], di
 
 def store_values(store: Store, values: list[Value], now: float) -> None:
     """Join values with the rows in the store, commit the outcome, and write it into the CSV."""
-    rows = store.rows({value.key for value in values})
+    rows = store.database.rows({value.key for value in values})
     known = len(rows)
     joined, changed, repeated = join(rows, values)
     records = b"".join(format_record(row, CSV_DECIMALS) for row in joined)
@@ -116,11 +116,6 @@ def store_values(store: Store, values: list[Value], now: float) -> None:
 
 def describe(counts: MetricCounts) -> str:
     return ", ".join(f"{name} {count}" for name, count in asdict(counts).items())
-
-
-def publish_counts(channel: BlockingChannel, counts: MetricCounts) -> None:
-    """Publish the counts with the next commit, for any number of readers."""
-    channel.basic_publish("metric_counts", "", encode(counts), properties())
 
 
 def recover(publishing: BlockingChannel, store: Store) -> None:
@@ -152,8 +147,8 @@ def serve(consuming: BlockingChannel, publishing: BlockingChannel, store: Store)
                 version = model_version(message.headers)
                 dead_letter(publishing, message.queue, message.body, reason, model_version=version)
         if batch or time.monotonic() > counts_due:
-            counts, counts_due = store.counts(), time.monotonic() + COUNTS_SECONDS
-            publish_counts(publishing, counts)
+            counts, counts_due = store.database.counts(), time.monotonic() + COUNTS_SECONDS
+            publishing.basic_publish("metric_counts", "", encode(counts), properties())
             commit(publishing)
         if batch:
             store.check_database()  # nothing is acknowledged that went into a deleted database

@@ -11,14 +11,13 @@ finished; what the second run raises ends the process, and the next one waits fo
 
 import logging
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 from common import lifecycle
 from common.messages import MetricCounts
 from metric.ballast import Ballast
 from metric.csv_file import HEADER, CsvFile
-from metric.database import Database, Row, StoredBatch
+from metric.database import Database, Rows, StoredBatch
 
 ADOPT_AT_ONCE = 10_000  # records of an existing CSV between two checks of the stop flag
 
@@ -74,25 +73,13 @@ class Store:
         if not self.ballast.is_held():
             raise SystemExit(f"{self.ballast.path} is gone: the disk was full, or it was deleted")
 
-    def rows(self, ids: Collection[str]) -> dict[str, Row]:
-        """Return the rows of those ids that are known."""
-        return self.database.rows(ids)
-
-    def counts(self) -> MetricCounts:
-        return self.database.counts()
-
     def unpublished_errors(self) -> list[bytes]:
         """Return the messages for `errors` of the last batch; [] if it is published."""
         batch = self.database.last_batch()
         return [] if batch.is_published else batch.errors
 
     def commit(
-        self,
-        rows: dict[str, Row],
-        records: bytes,
-        errors: list[bytes],
-        added: MetricCounts,
-        now: float,
+        self, rows: Rows, records: bytes, errors: list[bytes], added: MetricCounts, now: float
     ) -> None:
         """Commit a batch: changed rows, what goes to the CSV and to `errors`, and more counts."""
 

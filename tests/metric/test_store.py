@@ -201,7 +201,7 @@ def test_ids_in_an_adopted_csv_are_finished(store, reopen, logs, row_id):
     store = reopen()
     put(store, row_id, "new")
     assert text(logs) == before + "new,100.0,98.50,1.50\n"
-    assert store.counts().repeated == 2
+    assert store.database.counts().repeated == 2
 
 
 @pytest.mark.parametrize("tail", ["2,10", "2,100.0,98.50,1.50", '"2\n', '"2,\n3,4,5,6\n7'])
@@ -238,7 +238,7 @@ def test_a_stop_request_ends_the_adoption_of_a_csv_and_the_next_process_repeats_
         with pytest.raises(lifecycle.StopRequested):
             open_store(logs)
     with closing(open_store(logs)) as store:
-        assert store.rows(["1"]) == {"1": Row(100.0, 98.5, None)}
+        assert store.database.rows(["1"]) == {"1": Row(100.0, 98.5, None)}
 
 
 # What is kept, and for how long
@@ -249,22 +249,22 @@ def test_ids_expire_after_the_retention_and_pending_ones_are_counted(store):
     put_pending(store, "old", now=0.0)
     put_pending(store, "young", now=1.0)
     store.expire(before=0.5)
-    assert store.rows(["whole", "old", "young"]) == {"young": Row(100.0, None, None)}
-    assert (store.counts().pending, store.counts().expired) == (1, 1)
+    assert store.database.rows(["whole", "old", "young"]) == {"young": Row(100.0, None, None)}
+    assert (store.database.counts().pending, store.database.counts().expired) == (1, 1)
 
 
 def test_a_repeated_value_does_not_prolong_the_retention(store):
     put_pending(store, "a", now=0.0)
     put_pending(store, "a", now=50.0)
     store.expire(before=25.0)
-    assert store.rows(["a"]) == {}
+    assert store.database.rows(["a"]) == {}
 
 
 def test_the_counts_add_up(store):
     put(store, 1, 2)
     metric.store_values(store, values_of(3)[:1] + values_of(1), 0.0)
     metric.store_values(store, values_of(3)[1:] + values_of(4)[1:], 0.0)
-    assert store.counts() == MetricCounts(joined=3, pending=1, repeated=2, expired=0)
+    assert store.database.counts() == MetricCounts(joined=3, pending=1, repeated=2, expired=0)
 
 
 # One process, and a full disk
@@ -378,13 +378,13 @@ def write_format_0(logs, *, state: bool) -> None:
 def test_a_database_of_format_0_is_migrated_with_its_unpublished_batch_and_its_counts(logs):
     write_format_0(logs, state=True)
     with closing(open_store(logs)) as store:
-        assert store.counts() == MetricCounts(joined=7, pending=1, repeated=3, expired=2)
-        assert store.rows(["late"]) == {"late": Row(100.0, None, None)}
+        assert store.database.counts() == MetricCounts(joined=7, pending=1, repeated=3, expired=2)
+        assert store.database.rows(["late"]) == {"late": Row(100.0, None, None)}
         assert store.unpublished_errors() == [b'{"id":1}', b'{"id":2}']
         store.write_csv()
         store.mark_published()
         put(store, "late")
-        assert store.counts() == MetricCounts(joined=8, pending=0, repeated=4, expired=2)
+        assert store.database.counts() == MetricCounts(joined=8, pending=0, repeated=4, expired=2)
     assert text(logs) == HEADER + "1,100.0,98.50,1.50\nlate,100.0,98.50,1.50\n"
     assert format_of(logs) == FORMAT and "waiting" not in columns_of(logs)
 
@@ -405,7 +405,7 @@ def test_a_kill_in_the_middle_of_a_migration_leaves_format_0(logs, monkeypatch):
             open_store(logs)
     assert format_of(logs) == 0 and "waiting" in columns_of(logs)
     with closing(open_store(logs)) as store:
-        assert store.counts().joined == 7
+        assert store.database.counts().joined == 7
 
 
 def test_the_archived_system_is_migrated_and_nothing_is_lost(tmp_path):
@@ -416,19 +416,19 @@ def test_the_archived_system_is_migrated_and_nothing_is_lost(tmp_path):
         store.write_csv()
         store.create_csv()
         known = facts["metric"]
-        assert store.counts() == MetricCounts(
+        assert store.database.counts() == MetricCounts(
             known["joined"], known["waiting"], known["repeated"], known["orphans"]
         )
         pending = {
             row["id"]: Row(row["y_true"], row["y_pred"], row["model_version"])
             for row in known["halves"]
         }
-        assert store.rows(list(pending)) == pending
+        assert store.database.rows(list(pending)) == pending
         ids = [row[0] for row in rows_of(tmp_path / "logs/metric_log.csv")]
-        finished = store.rows(ids)
+        finished = store.database.rows(ids)
         assert len(finished) + len(pending) == known["known_ids"]
         put(store, *finished)
-        assert store.counts().joined == known["joined"]
+        assert store.database.counts().joined == known["joined"]
     assert (tmp_path / "logs/metric_log.csv").read_bytes() == before
 
 
