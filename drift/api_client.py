@@ -1,4 +1,6 @@
-"""The calls of retrain_api that `drift` makes; it has no more rights than any other client.
+"""The calls of retrain_api that `drift` makes, and the CSV that it sends there.
+
+`drift` has no more rights than any other client.
 
     POST API_URL/jobs                     a CSV of rows, with an Idempotency-Key
     GET  API_URL/jobs/ID                  until the job has ended
@@ -8,13 +10,16 @@
 Errors are RejectedError, or OSErrors, which pass: an API that is down, restarting, or overloaded.
 """
 
-from typing import Any, Protocol, TypeVar
+import csv
+import io
+from statistics import mode
+from typing import Any, TypeVar
 
 import msgspec
 
 from common.http import api_session
 from common.lifecycle import check_stop
-from common.messages import INVALID, Name
+from common.messages import INVALID, HistoryRow, Name
 from common.worker_api import ReplicaStatus
 
 HTTP_SECONDS = (2, 5)  # to connect; between two bytes: a stop waits for the call in flight
@@ -66,26 +71,32 @@ class RejectedError(Exception):
     """The API rejects a request and says why; to repeat it would not help."""
 
 
-class Api(Protocol):
-    """What the controller needs; each call raises RejectedError or OSError."""
+def equally_wide(rows: list[HistoryRow]) -> list[HistoryRow]:
+    """Return the rows that have the most frequent number of columns."""
+    width = mode(len(row.body) for row in rows) if rows else 0
+    return [row for row in rows if len(row.body) == width]
 
-    def submit(self, key: str, table: bytes) -> Job:
-        """Submit a job that trains on a CSV; the same key returns the first job."""
 
-    def job(self, job_id: str) -> Job: ...
-
-    def current(self) -> CurrentVersion: ...
-
-    def deploy(self, version: int) -> None: ...
+def to_csv(rows: list[HistoryRow]) -> bytes:
+    """Return equally wide rows, at least one, with a header; the last column is the target."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*(f"x{number}" for number in range(1, len(rows[0].body) + 1)), "y_true"])
+    writer.writerows([*row.body, row.y_true] for row in rows)
+    return text.getvalue().encode()
 
 
 class ApiClient:
-    """The API over HTTP. A stop request ends the process before a call, not in it."""
+    """The API over HTTP; each call raises RejectedError or OSError.
+
+    A stop request ends the process before a call, not in it.
+    """
 
     def __init__(self, url: str, token: str) -> None:
         self._url, self._session = url, api_session(token)
 
     def submit(self, key: str, table: bytes) -> Job:
+        """Submit a job that trains on a CSV; the same key returns the first job."""
         files, headers = {"data": ("since_the_change.csv", table)}, {"Idempotency-Key": key}
         return self._call(Job, "POST", "/jobs", files=files, headers=headers)
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from common.messages import Id
-from drift.decisions import ErrorChanged, ErrorRose, HoldOutErrorExceeded
+from drift.monitor import ErrorChanged, ErrorRose, HoldOutErrorExceeded
 from drift.settings import DRIFT_COOLDOWN_SECONDS, DRIFT_MAX_ROWS, DRIFT_MIN_ROWS
 from drift.state import Collecting, DriftCase, State
 
@@ -44,17 +44,16 @@ class Cases:
         if last and isinstance(last.phase, Collecting):
             self._changed_while_collecting(last, change)
         elif isinstance(change, ErrorRose):
-            rise = f"rose from {change.baseline_error:.4g} to {change.error:.4g}"
-            self._open(
-                change.row_id, f"{rise} over the last {change.rows} rows", change.baseline_error
-            )
+            before = change.baseline_error
+            rise = f"rose from {before:.4g} to {change.error:.4g} over the last {change.rows} rows"
+            self._open(change.row_id, rise, before)
 
     def hold_out_error_exceeded(self, decision: HoldOutErrorExceeded) -> None:
         """Open a case, unless another change is being learned."""
         if self._state.cases:
             return
-        expected, error = decision.hold_out_error, f"is {decision.error:.4g}"
-        text = f"{error} over {decision.rows} rows, and {expected:.4g} on its hold-out"
+        error, expected = decision.error, decision.hold_out_error
+        text = f"is {error:.4g} over {decision.rows} rows, and {expected:.4g} on its hold-out"
         self._open(decision.row_id, text, expected)
 
     def end_attempt(self, case: DriftCase, done: bool) -> None:

@@ -23,13 +23,11 @@ from common.messages import (
     JoinedRow,
     decode_joined_row,
 )
-from drift import decisions
-from drift.api_client import Api, Job, RejectedError, VersionReport
+from drift import monitor
+from drift.api_client import ApiClient, Job, RejectedError, VersionReport, equally_wide, to_csv
 from drift.cases import Cases
-from drift.monitor import Monitor
 from drift.settings import DRIFT_MIN_ROWS
 from drift.state import Collecting, DriftCase, Rollback, State, Training
-from drift.training_table import equally_wide, to_csv
 
 MAX_IDS = 2000  # that are remembered; `metric` repeats its last batch after a crash
 MAX_JOBS = 20  # of ours that are remembered
@@ -46,10 +44,10 @@ class Controller:
     """
 
     def __init__(
-        self, state: State, api: Api, replay: Callable[[DriftCase], list[HistoryRow]]
+        self, state: State, api: ApiClient, replay: Callable[[DriftCase], list[HistoryRow]]
     ) -> None:
         self.state, self.api, self.replay = state, api, replay
-        self.monitor = Monitor(state.monitor)
+        self.monitor = monitor.Monitor(state.monitor)
         self.cases = Cases(state, self._add_event)
         self.unseen_version: int | None = None
         self.next_replay = 0.0  # on the monotonic clock, as is _retry_at
@@ -92,33 +90,32 @@ class Controller:
         """Take the steps that can be taken now."""
         if time.monotonic() < self._retry_at:
             return
-        problem = ""
         try:
             self._roll_back()
             self._check_unseen_version()
             self._follow_job()
             self._submit_job()
+            self._problem = ""
         except OSError as error:
-            problem = str(error)
             self._retry_at = time.monotonic() + RETRY_SECONDS
-            if problem != self._problem:
-                log.warning("%s; trying again", problem)
-        self._problem = problem
+            if str(error) != self._problem:
+                log.warning("%s; trying again", error)
+            self._problem = str(error)
 
-    def _apply(self, found: list[decisions.Decision]) -> None:
-        for decision in found:
+    def _apply(self, decisions: list[monitor.Decision]) -> None:
+        for decision in decisions:
             match decision:
-                case decisions.ErrorChanged():
+                case monitor.ErrorChanged():
                     self.cases.error_changed(decision)
-                case decisions.HoldOutErrorExceeded():
+                case monitor.HoldOutErrorExceeded():
                     self.cases.hold_out_error_exceeded(decision)
-                case decisions.RollbackNeeded(version, predecessor, errors, reason):
-                    self.state.rollback = Rollback(version, predecessor, errors, reason)
-                case decisions.Confirmed(reason):
+                case Rollback():
+                    self.state.rollback = decision
+                case monitor.Confirmed(reason):
                     self._add_event("confirmed", f"version {self._version} stays: {reason}")
-                case decisions.Inconclusive(reason):
+                case monitor.Inconclusive(reason):
                     self._add_event("inconclusive", f"version {self._version} stays: {reason}")
-                case decisions.UnseenVersion(version):
+                case monitor.UnseenVersion(version):
                     self.unseen_version = version
 
     def _roll_back(self) -> None:
@@ -160,10 +157,10 @@ class Controller:
         rollback, old = self.state.rollback, self._version
         back = rollback and rollback.state == "awaiting_rows" and rollback.to_version == version
         errors = rollback.errors if rollback and back else None
-        found = self.monitor.switch_version(version, hold_out_error, errors)
+        decisions = self.monitor.switch_version(version, hold_out_error, errors)
         self.state.rollback = None
         self._add_event("deployed", f"version {version} has replaced version {old}")
-        self._apply(found)
+        self._apply(decisions)
 
     def _follow_job(self) -> None:
         """Look whether the job of the first case has ended, and how."""
@@ -175,14 +172,12 @@ class Controller:
             job = self.api.job(job_id)
         except RejectedError as error:  # the API has lost its data
             job = Job(job_id, "failed", str(error))
-        if not job.has_ended:
-            return
-        if job.is_deployed:
+        if job.has_ended and job.is_deployed:
             self._await_version(case, job)
-            return
-        event = "not_promoted" if job.state == "succeeded" else job.state
-        self._add_event(event, f"job {job.id}: {job.reason}", job=job.id)
-        self.cases.end_attempt(case, done=job.state == "cancelled")
+        elif job.has_ended:
+            event = "not_promoted" if job.state == "succeeded" else job.state
+            self._add_event(event, f"job {job.id}: {job.reason}", job=job.id)
+            self.cases.end_attempt(case, done=job.state == "cancelled")
 
     def _await_version(self, case: DriftCase, job: Job) -> None:
         """End the attempt once rows come from the job's version, or will not come."""
@@ -207,8 +202,8 @@ class Controller:
             return
         rows = equally_wide(self.replay(case))
         if len(rows) < DRIFT_MIN_ROWS:
-            found, wanted = len(rows), len(case.row_ids)
-            log.warning("`history` has %d of %d rows; waiting for more", found, wanted)
+            wanted = len(case.row_ids)
+            log.warning("`history` has %d of %d rows; waiting for more", len(rows), wanted)
             self.cases.collect_twice_the_rows(case)
             self.next_replay = time.monotonic() + REPLAY_PAUSE_SECONDS
             return

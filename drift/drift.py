@@ -18,6 +18,7 @@ Idempotency-Key. Any failure ends the process, and the supervisor starts it agai
 import logging
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,11 +107,8 @@ def main() -> None:
     LOGS_DIR.mkdir(parents=True, exist_ok=True)
     store = StateStore(LOGS_DIR)
     controller = Controller(store.load(), ApiClient(API_URL, API_TOKEN), replay)
-    try:
-        with connect("drift") as connection:
-            serve(connection, controller, store)
-    except lifecycle.StopRequested:
-        pass
+    with suppress(lifecycle.StopRequested), connect("drift") as connection:
+        serve(connection, controller, store)
     log.info("stopped")
 
 

@@ -54,12 +54,9 @@ class OldState(msgspec.Struct):
     events: list[OldEvent] = []
 
 
-decode_old = msgspec.json.Decoder(OldState).decode
-
-
 def migrate(body: bytes) -> State:
     """Return a state of format 1 as the present one; raise one of INVALID if it is none."""
-    old = decode_old(body)
+    old = msgspec.json.decode(body, type=OldState)
     return State(
         offset=old.offset,
         recent_ids=old.ids,
@@ -77,15 +74,8 @@ def migrate_trial(old: OldTrial | None) -> Trial | None:
 
 
 def migrate_alarm(old: OldAlarm) -> DriftCase:
-    return DriftCase(
-        key=old.key,
-        detected_at=old.noticed,
-        phase=Training(old.job) if old.job else Collecting(old.need),
-        row_ids=old.rows,
-        after_id=old.since,
-        baseline_error=old.usual,
-        attempt=old.tries,
-    )
+    phase = Training(old.job) if old.job else Collecting(old.need)
+    return DriftCase(old.key, old.noticed, phase, old.rows, old.since, old.usual, old.tries)
 
 
 def migrate_rollback(old: OldState) -> Rollback | None:

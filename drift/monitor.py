@@ -17,22 +17,13 @@ import logging
 from statistics import fmean
 from typing import Any
 
+import msgspec
 from river.drift import ADWIN
 from scipy.stats import trim_mean, ttest_ind
 
 from common.messages import Id, JoinedRow
-from drift.decisions import (
-    Confirmed,
-    Decision,
-    ErrorFell,
-    ErrorRose,
-    HoldOutErrorExceeded,
-    Inconclusive,
-    RollbackNeeded,
-    UnseenVersion,
-)
 from drift.settings import DRIFT_DELTA, DRIFT_TRIAL_ROWS
-from drift.state import MonitorState, Trial
+from drift.state import MonitorState, Rollback, Trial
 
 LOOK_ROWS = 30  # between two evaluations of a trial
 MIN_PREDECESSOR_ROWS = 5  # with fewer of them nothing is compared
@@ -45,17 +36,65 @@ TRIMMED_SHARE = 0.04  # of the largest, and of the smallest, errors in a compari
 log = logging.getLogger("drift")
 
 
+class ErrorChanged(msgspec.Struct):
+    """The detector found a change.
+
+    `row_id` is None if it did so while it read its saved errors again.
+    """
+
+    row_id: Id | None
+    baseline_error: float  # mean before the change
+    error: float  # mean of the newest rows
+    rows: int  # how many these are
+
+
+class ErrorRose(ErrorChanged):
+    pass
+
+
+class ErrorFell(ErrorChanged):
+    pass
+
+
+class HoldOutErrorExceeded(msgspec.Struct):
+    """After its trial a version of our own errs far more than on its hold-out."""
+
+    row_id: Id
+    hold_out_error: float
+    error: float
+    rows: int
+
+
+class Confirmed(msgspec.Struct):
+    """A version has passed its trial."""
+
+    reason: str
+
+
+class Inconclusive(msgspec.Struct):
+    """A trial has ended, and its predecessor had too few rows for a comparison."""
+
+    reason: str
+
+
+class UnseenVersion(msgspec.Struct):
+    """A row was predicted by another version than the monitored one."""
+
+    version: int
+
+
+Decision = ErrorChanged | HoldOutErrorExceeded | Confirmed | Inconclusive | Rollback | UnseenVersion
+
+
 def new_detector() -> Any:
     return ADWIN(DRIFT_DELTA)  # type: ignore[no-untyped-call]
 
 
-def is_worse(errors: list[float], predecessor_errors: list[float]) -> bool:
+def is_worse(errors: list[float], before: list[float]) -> bool:
     """Return whether the mean of `errors` is significantly above that of the predecessor's."""
-    if len(predecessor_errors) < MIN_PREDECESSOR_ROWS:
+    if len(before) < MIN_PREDECESSOR_ROWS:
         return False
-    test = ttest_ind(
-        errors, predecessor_errors, equal_var=False, alternative="greater", trim=TRIMMED_SHARE
-    )
+    test = ttest_ind(errors, before, equal_var=False, alternative="greater", trim=TRIMMED_SHARE)
     return bool(test.pvalue < SIGNIFICANCE)
 
 
@@ -146,7 +185,7 @@ class Monitor:
         exceeded = expected is not None and live > MAX_HOLD_OUT_RATIO * expected
         if worse:
             old = trial.predecessor, trial.predecessor_errors
-            decisions.append(RollbackNeeded(version, *old, describe(trial)))
+            decisions.append(Rollback(version, *old, describe(trial)))
         elif not exceeded:
             comparable = len(trial.predecessor_errors) >= MIN_PREDECESSOR_ROWS
             decisions.append((Confirmed if comparable else Inconclusive)(describe(trial)))

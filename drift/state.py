@@ -58,7 +58,7 @@ class DriftCase(msgspec.Struct):
 
 
 class Rollback(msgspec.Struct):
-    """A version that is worse than its predecessor.
+    """A version that is worse than its predecessor: decided by the monitor, then kept here.
 
     `awaiting_rows`: the predecessor is deployed again, and none of its rows has come yet.
     """

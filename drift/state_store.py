@@ -29,23 +29,19 @@ class Numbered(msgspec.Struct):
     format: int = 1
 
 
-decode_number = msgspec.json.Decoder(Numbered).decode
-decode_state = msgspec.json.Decoder(State).decode
-
-
 def parse_state(body: bytes) -> State:
     """Return the state in a file of any format up to FORMAT.
 
     Raise SystemExit for a newer format, and one of INVALID for anything else.
     """
-    number = decode_number(body).format
+    number = msgspec.json.decode(body, type=Numbered).format
     if number > FORMAT:
         raise SystemExit(
             f"drift.json has format {number}, and this version of drift reads formats up to"
             f" {FORMAT}: start the version that wrote it, or move the file away."
         )
     if number == FORMAT:
-        return decode_state(body)
+        return msgspec.json.decode(body, type=State)
     if number == 1:
         log.info("drift.json has format 1: migrating it to format %d", FORMAT)
         return migrate(body)

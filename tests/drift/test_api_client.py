@@ -6,8 +6,7 @@ import pytest
 import requests
 
 from common.messages import HistoryRow
-from drift.api_client import ApiClient, RejectedError
-from drift.training_table import to_csv
+from drift.api_client import ApiClient, RejectedError, to_csv
 from tests.support.api import MAE, Api
 from tests.support.drift import FakeApi
 

@@ -2,21 +2,20 @@
 
 import pytest
 
-from drift.decisions import (
+from drift.monitor import (
     Confirmed,
     ErrorFell,
     ErrorRose,
     HoldOutErrorExceeded,
     Inconclusive,
-    RollbackNeeded,
+    Monitor,
     UnseenVersion,
 )
-from drift.monitor import Monitor
 from drift.settings import DRIFT_MIN_ROWS, DRIFT_TRIAL_ROWS
-from drift.state import MonitorState
+from drift.state import MonitorState, Rollback
 from tests.support.drift import MonitoredRows, errors, rows
 
-VERDICTS = (Confirmed, Inconclusive, RollbackNeeded)
+VERDICTS = (Confirmed, Inconclusive, Rollback)
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_outliers_do_not_hide_that_a_version_is_worse(stream, outlier):
     stream.switch_version(1, hold_out_error=45)
     stream.send([outlier] * 2 + errors(90, DRIFT_TRIAL_ROWS), version=1)
     [rollback] = stream.found(*VERDICTS)
-    assert (rollback.version, rollback.predecessor) == (1, 0)
+    assert (rollback.version, rollback.to_version) == (1, 0)
 
 
 def test_rollback_is_not_triggered_by_two_outliers(stream):
@@ -83,17 +82,15 @@ def test_rows_of_another_version_are_not_mixed_with_those_of_the_monitored_one(s
     assert len(stream.monitor.state.errors) == 600
 
 
-@pytest.mark.parametrize(
-    ("after", "verdict"), [(43, Confirmed), (30, Confirmed), (90, RollbackNeeded)]
-)
+@pytest.mark.parametrize(("after", "verdict"), [(43, Confirmed), (30, Confirmed), (90, Rollback)])
 def test_a_new_version_stays_unless_it_is_worse(stream, after, verdict):
     stream.send(errors(43, 500))
     stream.switch_version(1)
     stream.send(errors(after, DRIFT_TRIAL_ROWS), version=1)
     [decision] = stream.found(*VERDICTS)
     assert isinstance(decision, verdict)
-    if verdict is RollbackNeeded:
-        assert (decision.version, decision.predecessor) == (1, 0)
+    if verdict is Rollback:
+        assert (decision.version, decision.to_version) == (1, 0)
 
 
 def test_after_a_change_a_version_is_compared_with_its_predecessor_s_errors_since_then(stream):
@@ -110,11 +107,11 @@ def test_after_two_quick_switches_the_first_predecessor_is_compared_with(stream)
     stream.switch_version(2)
     stream.send(errors(90, DRIFT_TRIAL_ROWS), version=2)
     [rollback] = stream.found(*VERDICTS)
-    assert (rollback.version, rollback.predecessor) == (2, 0)
+    assert (rollback.version, rollback.to_version) == (2, 0)
 
 
 @pytest.mark.parametrize(
-    ("before", "verdict"), [(0, Inconclusive), (4, Inconclusive), (5, RollbackNeeded)]
+    ("before", "verdict"), [(0, Inconclusive), (4, Inconclusive), (5, Rollback)]
 )
 def test_a_predecessor_with_few_rows_is_compared_with_only_if_it_has_five(stream, before, verdict):
     stream.send(errors(43, max(before, 1)))
@@ -132,7 +129,7 @@ def test_a_change_ends_a_trial_whose_comparison_is_out_of_date(stream, seed):
     stream.switch_version(1)
     stream.send(errors(60, 60, seed), version=1)
     stream.send(errors(240, 200, seed), version=1)
-    assert len(stream.found(ErrorRose)) == 2 and not stream.found(RollbackNeeded)
+    assert len(stream.found(ErrorRose)) == 2 and not stream.found(Rollback)
 
 
 def test_a_version_whose_error_is_far_above_its_hold_out_error_is_reported(stream):
@@ -151,4 +148,4 @@ def test_a_trial_continues_from_a_saved_state(stream):
     loaded = Monitor(MonitorState(1, stream.monitor.state.errors, stream.monitor.state.trial))
     assert loaded.restart(loaded.state.errors) == []
     found = [each for row in rows(errors(90, 100), 1, 520) for each in loaded.observe(row)]
-    assert [type(each) for each in found] == [RollbackNeeded]
+    assert [type(each) for each in found] == [Rollback]

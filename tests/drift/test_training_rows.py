@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from common.messages import HistoryRow
+from drift.api_client import equally_wide, to_csv
 from drift.streams import decode_history
-from drift.training_table import equally_wide, to_csv
 
 GOOD = [{"id": n, "body": [0.5] * 10, "y_true": 1.0} for n in range(3)]
 

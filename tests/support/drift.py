@@ -74,7 +74,7 @@ class ControlledRows:
 
 
 class FakeApi:
-    """The four calls of drift.api_client.ApiClient; the other methods are what users and workers do.
+    """The calls of drift.api_client.ApiClient; the other methods are what users and workers do.
 
     test_api_client.py holds it and the real one to the same contract.
     """
