@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from common.http import api_session
-from common.messages import INVALID, encode
+from common.messages import INVALID
 from common.worker_api import ReplicaStatus, ServedVersion
 from serving.network import UnservableError
 
@@ -40,8 +40,7 @@ class ApiClient:
     def report(self, status: ReplicaStatus) -> ServedVersion:
         """Report what is served and refused here; return the version that is current."""
         path = f"current/replicas/{self._replica}"
-        json_type = {"Content-Type": "application/json"}
-        chunks = self._chunks("PUT", path, MAX_STATUS_BYTES, data=encode(status), headers=json_type)
+        chunks = self._chunks("PUT", path, MAX_STATUS_BYTES, json=msgspec.to_builtins(status))
         try:
             return msgspec.json.decode(b"".join(chunks), type=ServedVersion)
         except INVALID as error:
@@ -55,10 +54,8 @@ class ApiClient:
 
     def _chunks(self, method: str, path: str, max_bytes: int, **request: Any) -> Iterator[bytes]:
         end, size = time.monotonic() + MAX_SECONDS, 0
-        url = f"{self._url}/models/{path}"
-        with self._session.request(
-            method, url, timeout=TIMEOUT_SECONDS, stream=True, **request
-        ) as response:
+        options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "stream": True} | request
+        with self._session.request(method, f"{self._url}/models/{path}", **options) as response:
             response.raise_for_status()
             for chunk in response.iter_content(CHUNK_BYTES):
                 size += len(chunk)

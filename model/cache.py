@@ -6,6 +6,7 @@ MODEL_CACHE.
     0/state.json        {"format": 1, "good": {"version": 4, "sha256": …} or null,
                          "trials": {sha256: number}}
     0/<sha256>.tflite   the good version, and the one on trial
+    0/new.tflite, 0/golden.json   a download that is not tried yet
 
 A version is on trial until it has answered for a while. The number of its trials is raised before
 one starts and lowered when it has ended, well or for another reason: so a trial that ends the
@@ -16,7 +17,9 @@ import fcntl
 import hashlib
 import itertools
 import logging
+import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -77,6 +80,11 @@ def read_state(path: Path) -> State:
     )
 
 
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Cache:
     """One process's folder under `folder`; OSError where it cannot be written."""
 
@@ -103,10 +111,15 @@ class Cache:
     def has(self, version: ServedVersion) -> bool:
         """Whether the file of `version` is here, with the right hash."""
         path = self.path(version)
-        if not path.exists():
-            return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == version.sha256
+        return path.exists() and sha256_of(path) == version.sha256
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> str:
+        """Write chunks to a file in the folder, and to the disk; return its hash."""
+        with (self.folder / name).open("wb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        return sha256_of(self.folder / name)
 
     def start_trial(self, version: ServedVersion) -> None:
         """Count a trial of `version`; raise UnservableError if too many of them did not end."""

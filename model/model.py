@@ -17,6 +17,8 @@ own, and `serving` is how a version is loaded. Without an API version 0 is activ
 
 import functools
 import logging
+import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,11 +36,15 @@ from common.messages import INVALID, MAX_NUMBER, FeatureRow, decode_feature_row,
 from common.publishing import commit, dead_letter, publish_batch, require_routing
 from common.queues import declare
 from model.releases import Releases
-from model.settings import BATCH_SIZE
 from model.updates import follow_api
 from serving.builtin import Builtin
 from serving.network import Predictor
 
+BATCH_SIZE = int(os.environ.get("BATCH_SIZE", "200"))  # rows predicted at once, at most
+API_URL = os.environ.get("API_URL", "").rstrip("/")  # empty: version 0 stays active
+API_TOKEN = os.environ.get("API_TOKEN", "")
+MODEL_CACHE = Path(os.environ.get("MODEL_CACHE", ".run/model"))  # folder for the last good version
+REPLICA_NAME = os.environ.get("REPLICA_NAME", "") or socket.gethostname()
 UPDATE_SECONDS = 1  # between two messages from `model_updates`
 
 Rejected = list[tuple[bytes, str]]  # body, reason
@@ -80,9 +86,7 @@ def subscribe_to_updates(channel: BlockingChannel, wake: Callable[[], None]) -> 
     Any client may send one, so its content is not read. Of a flood one waits in the broker.
     """
 
-    def wake_and_acknowledge_later(
-        channel: BlockingChannel, method: Any, properties: Any, body: bytes
-    ) -> None:
+    def on_update(channel: BlockingChannel, method: Any, properties: Any, body: bytes) -> None:
         wake()
         acknowledge = functools.partial(channel.basic_ack, method.delivery_tag)
         channel.connection.call_later(UPDATE_SECONDS, acknowledge)  # the next one comes after it
@@ -91,7 +95,7 @@ def subscribe_to_updates(channel: BlockingChannel, wake: Callable[[], None]) -> 
     queue = channel.queue_declare("", exclusive=True, arguments={"x-max-length": 1}).method.queue
     channel.queue_bind(queue, "model_updates")
     channel.basic_qos(prefetch_count=1)
-    channel.basic_consume(queue, wake_and_acknowledge_later)
+    channel.basic_consume(queue, on_update)
 
 
 def serve(
@@ -129,7 +133,7 @@ def main() -> None:
     releases = Releases(Builtin())
     with (  # two connections: on one, the answer to a commit waits behind all that is delivered
         suppress(lifecycle.StopRequested),
-        follow_api(releases) as wake,
+        follow_api(releases, API_URL, API_TOKEN, REPLICA_NAME, MODEL_CACHE) as wake,
         connect("model, in") as consuming,
         connect("model, out") as publishing,
     ):

@@ -6,6 +6,7 @@
     current in the API ──download──▶ active, on trial ──5 s and a batch──▶ good, kept for a start
              └──bad file, wrong predictions, three processes that died──▶ refused, and reported
 
+A download is compared with its hash and tried by a child process (`serving.trial`) first.
 Whatever is wrong with a version or with the API, the active version stays. A step that failed for
 a reason that may pass (the network, the disk) is repeated in the next step. A version that is
 refused for good is not tried again before another one was current.
@@ -20,13 +21,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+from common.artifacts import MAX_SERVED_BYTES
 from common.worker_api import Refusal, ReplicaStatus, ServedVersion
 from model.api_client import ApiClient
 from model.cache import Cache
-from model.downloads import download_version
 from serving.network import Predictor, UnservableError, load
+from serving.trial import run_trial
 
 TRIAL_SECONDS = 5  # for which a version has to answer before it counts as good
+MAX_GOLDEN_BYTES = 1 << 20
 MAX_REASON_CHARACTERS = 1000
 BUILTIN = ServedVersion(0)
 
@@ -146,11 +149,19 @@ class ReleaseManager:
             self.refused = refused
 
     def _require_cached(self, version: ServedVersion) -> None:
+        """Raise OSError if the file of `version` is not in the cache."""
         if not self._cache.has(version):
             raise OSError("its file in the cache is missing or has another hash")
 
     def _download(self, version: ServedVersion) -> None:
-        download_version(self._api, self._cache, version)
+        """Download the file of `version` into the cache, if a child process can serve it."""
+        number, api, cache = version.version, self._api, self._cache
+        sha256 = cache.write("new.tflite", api.file(number, "model.tflite", MAX_SERVED_BYTES))
+        if sha256 != version.sha256:
+            raise UnservableError(f"its model.tflite has the sha256 {sha256}, not {version.sha256}")
+        cache.write("golden.json", api.file(number, "golden.json", MAX_GOLDEN_BYTES))
+        run_trial(cache.folder / "new.tflite", cache.folder / "golden.json")
+        (cache.folder / "new.tflite").replace(cache.path(version))
 
     def _activate(self, version: ServedVersion) -> None:
         """Load `version`, and let it answer from the next batch on, on trial."""
