@@ -13,7 +13,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any
 
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from pika.exceptions import AMQPError, ChannelClosedByBroker
@@ -44,27 +45,19 @@ SHOWN_QUEUES = (*WORK_QUEUES, "dead")
 log = logging.getLogger("retrain_api")
 
 
-class Feed(Protocol):
-    """Where numbers and charts go."""
-
-    def is_watched(self) -> bool: ...
-
-    def publish(self, **events: Any) -> None: ...
-
-
 class LiveReader:
     """What one connection has read."""
 
     def __init__(self, connection: BlockingConnection, asking: BlockingConnection) -> None:
         """Read on `connection`, ask on `asking`: an answer waits behind all that is delivered, and
         until then all of it is kept in memory."""
-        self.connection, self.channel = connection, connection.channel()
-        self.asking = asking
+        self.connection, self.asking = connection, asking
+        self.channel = connection.channel()
         self.question: BlockingChannel | None = None
         self.statistics = RowStatistics()
         self.counts: MetricCounts | None = None
         self.events: deque[DriftEvent] = deque(maxlen=MAX_EVENTS)
-        self.event_count = 0
+        self.event_count, self.drawn = 0, -1
         self.arrived: deque[Message] = deque()
         self.cancelled = False
         self.channel.add_on_cancel_callback(self.cancel)
@@ -73,10 +66,9 @@ class LiveReader:
         if self.newest < 0 and self.length:  # or all of it would count as arriving now
             raise AMQPError("`errors` has rows, and delivers none")
         self.offset, self.end = self.newest, self.newest
-        self.readers = self.subscribe()
+        self.subscribe()
 
-    def subscribe(self) -> dict[str, Callable[[Message, float], None]]:
-        """Subscribe to all that is read; return what reads a message, by its queue."""
+    def subscribe(self) -> None:
         self.channel.basic_qos(prefetch_count=PREFETCH)  # of each; a stream requires it
         counts = str(self.channel.queue_declare("", exclusive=True).method.queue)
         self.channel.queue_bind(counts, "metric_counts")
@@ -84,21 +76,21 @@ class LiveReader:
         for stream, offset in (("drift", "first"), ("errors", max(0, self.newest - ROWS_BACK))):
             arguments = {"x-stream-offset": offset}  # `errors` last: answers wait behind its rows
             subscribe(self.channel, stream, self.arrived, arguments=arguments)
-        return {counts: self.read_counts, "drift": self.read_event, "errors": self.read_row}
 
     def cancel(self, method: Any) -> None:
         """Note that the broker deleted what we read."""
         self.cancelled = True
 
-    def run(self, feed: Feed) -> None:
-        """Read while there are viewers, and the end of the stream is near."""
-        published, drawn = time.monotonic(), -1
-        while feed.is_watched() and not self.cancelled:
+    def run(self, is_watched: Callable[[], bool], publish: Callable[..., None]) -> None:
+        """Read and publish while there are viewers, and the end of the stream is near."""
+        published = time.monotonic()
+        while is_watched() and not self.cancelled:
             self.connection.process_data_events(TURN_SECONDS)
             self.read()
             if time.monotonic() - published < PUBLISH_SECONDS:
                 continue
-            published, drawn = time.monotonic(), self.publish(feed, drawn)
+            published = time.monotonic()
+            publish(**self.collect())  # together, so that no number is newer than the chart
             if self.behind() > MAX_BEHIND:
                 log.info("the page is too far behind: reading from near the end again")
                 return
@@ -115,39 +107,34 @@ class LiveReader:
         while self.arrived:
             message = self.arrived.popleft()
             tag = message.tag
-            try:
-                self.readers[message.queue](message, now)
-            except INVALID:
-                continue
+            with suppress(*INVALID):
+                self.read_message(message, now)
         if tag:
             self.channel.basic_ack(tag, multiple=True)
 
-    def read_row(self, message: Message, now: float) -> None:
-        self.offset = message.offset
-        self.statistics.add(decode_joined_row(message.body), now, self.offset <= self.newest)
+    def read_message(self, message: Message, now: float) -> None:
+        if message.queue == "errors":
+            self.offset = message.offset
+            self.statistics.add(decode_joined_row(message.body), now, self.offset <= self.newest)
+        elif message.queue == "drift":
+            self.events.append(decode_event(message.body))
+            self.event_count += 1
+        else:
+            self.counts = decode_counts(message.body)
 
-    def read_event(self, message: Message, now: float) -> None:
-        self.events.append(decode_event(message.body))
-        self.event_count += 1
-
-    def read_counts(self, message: Message, now: float) -> None:
-        self.counts = decode_counts(message.body)
-
-    def publish(self, feed: Feed, drawn: int) -> int:
-        """Publish the numbers, and the charts if there is anything new to draw."""
+    def collect(self) -> dict[str, Any]:
+        """Return the numbers, and the charts if there is anything new to draw."""
         numbers = self.statistics.numbers(time.time()) | {"counts": self.counts, "problem": None}
-        events: dict[str, Any] = {"numbers": numbers | {"queues": self.queues()}}
+        queues = {queue: self.messages(queue) for queue in SHOWN_QUEUES}
+        events: dict[str, Any] = {"numbers": numbers | {"queues": queues}}
         state = self.statistics.count + self.event_count
-        if state != drawn:
+        if state != self.drawn:
+            self.drawn = state
             events["charts"] = self.statistics.charts() | {"news": list(self.events)}
-        feed.publish(**events)  # together, so that no number is newer than the chart
-        return state
-
-    def queues(self) -> dict[str, int | None]:
-        """Return the messages that are ready in each queue; None for one that does not exist."""
-        return {queue: self.messages(queue) for queue in SHOWN_QUEUES}
+        return events
 
     def messages(self, queue: str) -> int | None:
+        """Return how many messages are ready in a queue; None if it does not exist."""
         if not self.question or not self.question.is_open:  # a missing queue closes the channel
             self.question = self.asking.channel()
         try:

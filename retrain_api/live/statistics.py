@@ -110,14 +110,11 @@ class RowStatistics:
         """Return the mean absolute error of the last rows."""
         return sum(self.rolling) / len(self.rolling) if self.rolling else None
 
-    def per_minute(self, now: float) -> int:
-        self.seconds = Counter({s: n for s, n in self.seconds.items() if s > now - 60})
-        return sum(self.seconds.values())
-
     def numbers(self, now: float) -> dict[str, Any]:
+        self.seconds = Counter({s: n for s, n in self.seconds.items() if s > now - 60})
         return {
             "rows": self.count,
-            "per_minute": self.per_minute(now),
+            "per_minute": self.seconds.total(),
             "error": self.error(),
             "version": self.version,
             "rolling": len(self.rolling),

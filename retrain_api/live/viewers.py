@@ -74,7 +74,7 @@ class LiveFeed:
                     connect("retrain_api, page", BROKER_SECONDS) as connection,
                     connect("retrain_api, page, queues", BROKER_SECONDS) as asking,
                 ):
-                    LiveReader(connection, asking).run(self)
+                    LiveReader(connection, asking).run(self.is_watched, self.publish)
             except BROKER_ERRORS as error:
                 log.info("the page cannot read from the broker: %r", error)
                 self.pause("The broker does not answer; trying again.")

@@ -109,7 +109,8 @@ def test_a_reader_ends_for_another_when_it_is(why, broker, amqp_url, monkeypatch
             monkeypatch.setattr(reader, "MAX_BEHIND", -1)
         else:
             broker.delete_queues()
-        thread = threading.Thread(target=reading.run, args=(feed,), daemon=True)
+        watching = (feed.is_watched, feed.publish)
+        thread = threading.Thread(target=reading.run, args=watching, daemon=True)
         thread.start()
         thread.join(30)
         assert not thread.is_alive()
