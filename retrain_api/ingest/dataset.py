@@ -12,7 +12,7 @@ Memory does not grow with the files. After an error, nothing is left in the fold
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 import msgspec
 import numpy as np
@@ -22,12 +22,12 @@ from retrain_api.errors import InvalidDatasetError
 from retrain_api.ingest import split
 from retrain_api.ingest.cells import quoted
 from retrain_api.ingest.table import Table, clean_name, listed
-from retrain_api.storage.spool import Spool
+from retrain_api.storage.disk import Spool
 
 MAX_FILES = 100  # each needs 256 KiB for counts
 MIN_ROWS = 20
 
-Upload = tuple[str, BinaryIO]  # the name to show, a seekable file
+Upload = tuple[str, IO[bytes]]  # the name to show, a seekable file
 
 
 class HoldOutRegion(msgspec.Struct):
@@ -65,7 +65,7 @@ def choose_columns(tables: list[Table], target: str | None, ignore: Iterable[str
     if not features:
         refuse(f"no column is left beside the target {quoted(target)}; ignore fewer")
     for table in tables[1:]:
-        check_same_columns(tables[0], table, [*features, target], ignored)
+        check_columns(tables[0], table, [*features, target], ignored)
     return [*features, target]
 
 
@@ -73,24 +73,20 @@ def refuse(sentence: str) -> NoReturn:
     raise InvalidDatasetError(sentence)
 
 
-def check_same_columns(
-    first: Table, table: Table, columns: list[str], ignored: Iterable[str]
-) -> None:
+def check_columns(first: Table, table: Table, columns: list[str], ignored: Iterable[str]) -> None:
+    """Refuse a table that has other columns than the first one."""
     known = {*columns, *ignored}
     missing = [name for name in columns if name not in table.places]
     unknown = [name for name in table.names if name not in known]
     what = [f"no column {listed(missing)}"] if missing else []
-    what += [f"{first.csv.name} has no column {listed(unknown)}"] if unknown else []
+    what += [f"{first.name} has no column {listed(unknown)}"] if unknown else []
     if what:
         send = "send the same columns in each file, or name some in ignore"
         table.refuse(f"{', and '.join(what)}; {send}", table.line)
 
 
 def prepare(
-    files: list[Upload],
-    folder: Path | str,
-    target: str | None = None,
-    ignore: Iterable[str] = (),
+    files: list[Upload], folder: Path | str, target: str | None = None, ignore: Iterable[str] = ()
 ) -> DatasetDescription:
     """Write train.npy and hold_out.npy into `folder`, and describe them.
 
@@ -102,17 +98,18 @@ def prepare(
         refuse(f"{len(files)} files; send at least one CSV and at most {MAX_FILES}")
     tables = [Table(name, file) for name, file in files]
     columns = choose_columns(tables, target, ignore)
+    names, folder = [name for name, _ in files], Path(folder)
     try:
-        with Spool(Path(folder), settings.MIN_FREE_BYTES) as scratch:
+        with Spool(folder, settings.MIN_FREE_BYTES, None) as scratch:
             counts = read_rows(tables, columns, scratch)
-            return split_rows(tables, columns, counts, scratch, Path(folder))
+            return split_rows(names, columns, counts, scratch, folder)
     except BaseException:
         for name in split.FILES:
-            (Path(folder) / name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
         raise
 
 
-def read_rows(tables: list[Table], columns: list[str], scratch: BinaryIO) -> list[np.ndarray]:
+def read_rows(tables: list[Table], columns: list[str], scratch: IO[bytes]) -> list[np.ndarray]:
     """Write all rows into `scratch`; return for each file how many rows each bucket has."""
     counts: list[np.ndarray] = []
     targets: set[float] = set()
@@ -139,11 +136,7 @@ def refuse_constant(target: str, where: str) -> NoReturn:
 
 
 def split_rows(
-    tables: list[Table],
-    columns: list[str],
-    counts: list[np.ndarray],
-    scratch: BinaryIO,
-    folder: Path,
+    names: list[str], columns: list[str], counts: list[np.ndarray], scratch: IO[bytes], folder: Path
 ) -> DatasetDescription:
     """Distribute the rows in `scratch` to the two arrays, and describe these."""
     held_out = split.choose(counts)
@@ -151,11 +144,8 @@ def split_rows(
     rows = sum(int(count.sum()) for count in counts) - sum(shares)
     if not rows:
         refuse("too few rows differ to hold some out; send more rows that differ")
-    target = split.write(scratch, len(columns), held_out, sum(shares), folder)
-    if target.smallest == target.largest:
+    smallest, largest, mean = split.write(scratch, len(columns), held_out, sum(shares), folder)
+    if smallest == largest:
         refuse_constant(columns[-1], "each row that is not held out")
-    names = [table.csv.name for table in tables]
     regions = [HoldOutRegion(name, share) for name, share in zip(names, shares, strict=True)]
-    return DatasetDescription(
-        columns[:-1], columns[-1], rows, sum(shares), float(target.mean), regions
-    )
+    return DatasetDescription(columns[:-1], columns[-1], rows, sum(shares), mean, regions)

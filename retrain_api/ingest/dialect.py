@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from retrain_api.errors import InvalidDatasetError
 from retrain_api.ingest.cells import is_number
@@ -55,7 +55,7 @@ def fit(text: str, delimiter: str) -> tuple[int, float]:
 class CsvFile:
     """One CSV: its `encoding`, `delimiter` and `decimal_comma`, its `header` and the line of it."""
 
-    def __init__(self, name: str, file: BinaryIO) -> None:
+    def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name, self.file = name, file
         self.file.seek(0)
         start = file.read(4)
@@ -77,15 +77,14 @@ class CsvFile:
         raise InvalidDatasetError(f"{self.name}{where}: {what}") from None
 
     def is_utf8(self) -> bool:
-        decoder = codecs.getincrementaldecoder("utf-8")()
         self.file.seek(0)
+        blocks = iter(partial(self.file.read, BLOCK_BYTES), b"")
         try:
-            while block := self.file.read(BLOCK_BYTES):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
+            for _ in codecs.iterdecode(blocks, "utf-8"):
+                pass
+            return True
         except UnicodeDecodeError:
             return False
-        return True
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Yield (number of the first line, whole lines, each ended by a LF) of about a block."""

@@ -11,7 +11,7 @@ of the buckets and of one chunk. No row is checked: `dataset` refuses rows that 
 
 import os
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO
 
 import numpy as np
 from pandas.util import hash_array
@@ -25,14 +25,6 @@ CHUNK_CELLS = 1 << 17
 
 FLOAT = np.dtype("<f4")
 FILES = "train.npy", "hold_out.npy"
-
-
-class TargetRange(NamedTuple):
-    """Of the target in the training rows."""
-
-    smallest: float
-    largest: float
-    mean: float
 
 
 def buckets(rows: np.ndarray) -> np.ndarray:
@@ -76,9 +68,12 @@ def share(of_file: np.ndarray) -> int:
 
 
 def write(
-    scratch: BinaryIO, columns: int, held_out: np.ndarray, hold_out_rows: int, folder: Path
-) -> TargetRange:
-    """Write the rows in `scratch` to both arrays in their order, and sync these."""
+    scratch: IO[bytes], columns: int, held_out: np.ndarray, hold_out_rows: int, folder: Path
+) -> tuple[float, float, float]:
+    """Write the rows in `scratch` to both arrays in their order, and sync these.
+
+    Return the smallest, the largest and the mean target of the training rows.
+    """
     rows = scratch.seek(0, os.SEEK_END) // (columns * FLOAT.itemsize)
     scratch.seek(0)
     smallest, largest, total = np.inf, -np.inf, 0.0
@@ -99,9 +94,9 @@ def write(
         for file in (train, hold_out):
             file.flush()
             os.fsync(file.fileno())
-    return TargetRange(smallest, largest, total / (rows - hold_out_rows))
+    return smallest, largest, float(total / (rows - hold_out_rows))
 
 
-def write_header(file: BinaryIO, rows: int, columns: int) -> None:
+def write_header(file: IO[bytes], rows: int, columns: int) -> None:
     header = {"descr": FLOAT.str, "fortran_order": False, "shape": (rows, columns)}
     np.lib.format.write_array_header_1_0(file, header)

@@ -5,22 +5,15 @@ cell to complain about. InvalidDatasetError says the file, the line and the colu
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import itemgetter
-from typing import BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 
-from retrain_api.ingest.cells import (
-    NUMBER_CHARACTERS,
-    as_float32,
-    describe_problem,
-    floats,
-    is_number,
-    quoted,
-    read_with_pandas,
-)
+from retrain_api.ingest import cells
+from retrain_api.ingest.cells import quoted
 from retrain_api.ingest.dialect import CsvFile, Records
 
 MAX_COLUMNS = 1000
@@ -39,13 +32,12 @@ def clean_name(name: str) -> str:
     return unicodedata.normalize("NFC", " ".join(name.split()))
 
 
-class Table:
+class Table(CsvFile):
     """A CSV with a header: `names` are its columns, `places` their indices."""
 
-    def __init__(self, name: str, file: BinaryIO) -> None:
-        self.csv = CsvFile(name, file)
-        self.refuse: Callable[..., NoReturn] = self.csv.refuse
-        self.line, self.names = self.csv.line, [clean_name(cell) for cell in self.csv.header]
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        super().__init__(name, file)
+        self.names = [clean_name(cell) for cell in self.header]
         self.places: dict[str, int] = {}
         self.check_header()
         for at, column in enumerate(self.names):
@@ -58,7 +50,7 @@ class Table:
         if len(names) == 1:
             what = f"only one column, {quoted(names[0])}; separate cells by comma, semicolon or tab"
             self.refuse(what, self.line)
-        if all(is_number(name, self.csv.decimal_comma) for name in names):
+        if all(cells.is_number(name, self.decimal_comma) for name in names):
             self.refuse("no header, only numbers; send the names of the columns first", self.line)
 
     def check_name(self, at: int, name: str) -> None:
@@ -75,35 +67,32 @@ class Table:
         """Yield float32 arrays of the shape (rows, columns), some thousand rows at a time."""
         places = [self.places[column] for column in columns]
         fast, exact = partial(self.parse_fast, places), partial(self.parse_exact, places)
-        for rows in self.csv.chunks(fast, exact):
-            if len(rows):
-                yield rows
+        yield from filter(len, self.chunks(fast, exact))
 
     def parse_fast(self, places: list[int], block: bytes) -> np.ndarray | None:
         """Return the rows of a block that has bare numbers only, else None."""
-        delimiter = self.csv.delimiter
-        commas = b"," if self.csv.decimal_comma else b""
-        marks = block.translate(None, NUMBER_CHARACTERS + commas)
-        row = delimiter.encode() * (len(self.names) - 1) + b"\n"
+        commas = b"," if self.decimal_comma else b""
+        marks = block.translate(None, cells.NUMBER_CHARACTERS + commas)
+        row = self.delimiter.encode() * (len(self.names) - 1) + b"\n"
         if marks != row * (len(marks) // len(row)):
             return None  # a quote, a text, a blank line, or a short row, which pandas would fill up
         try:
             block = block.replace(commas, b".") if commas else block
-            return as_float32(read_with_pandas(block, delimiter)[:, places])
+            return cells.as_float32(cells.read_with_pandas(block, self.delimiter)[:, places])
         except (ValueError, OverflowError):
             return None  # parse_exact finds the cell
 
     def parse_exact(self, places: list[int], records: Records) -> np.ndarray:
         """Return the rows of a block with quotes, blanks or texts, or refuse it."""
-        pick, cells = itemgetter(*places), []
+        pick, texts = itemgetter(*places), []
         for _, row in records():
             if len(row) != len(self.names):
                 self.refuse_first(places, records)
-            cells += pick(row)
-        if not cells:
+            texts += pick(row)
+        if not texts:
             return np.empty((0, len(places)), "<f4")
         try:
-            return floats(cells, self.csv.decimal_comma).reshape(-1, len(places))
+            return cells.floats(texts, self.decimal_comma).reshape(-1, len(places))
         except (ValueError, OverflowError):
             self.refuse_first(places, records)
 
@@ -111,11 +100,11 @@ class Table:
         """Refuse the first record that is wrong."""
         for line, row in records():
             if len(row) != len(self.names):
-                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
-                what = f"{cells}, but {len(self.names)} columns; send as many cells"
-                self.refuse(f"{what}, and quote one that holds {quoted(self.csv.delimiter)}", line)
+                width = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+                what = f"{width}, but {len(self.names)} columns; send as many cells"
+                self.refuse(f"{what}, and quote one that holds {quoted(self.delimiter)}", line)
             for at in sorted(places):
-                if problem := describe_problem(row[at], self.csv.decimal_comma):
+                if problem := cells.describe_problem(row[at], self.decimal_comma):
                     line += sum(cell.count("\n") for cell in row[:at])
                     self.refuse(problem, line, quoted(self.names[at]))
         raise AssertionError("every record is right")

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 FORMAT = 2
 LOCK_SECONDS = 30  # limit of the wait for another writer
@@ -106,6 +107,11 @@ class Database:
             with db:
                 db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield db
+
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """Return the rows of a SELECT."""
+        with self.reading() as db:
+            return db.execute(query, values).fetchall()
 
     def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """Return a transaction that only reads."""
