@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import errors
@@ -22,7 +22,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from common.lifecycle import refuse_renamed_settings
 from retrain_api import settings
 from retrain_api.application import create_app
-from retrain_api.routes.streams import Shutdown
+from retrain_api.routes.events import Shutdown
 from retrain_api.storage.database import DatabaseFormatError, check_format
 from retrain_api.storage.disk import wait_for_room
 
@@ -45,18 +45,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     handle_quit = handle_exit
 
     def handle_error(self, request: Any, client: Any, address: Any, error: Exception) -> None:
-        status, sentence = "400 Bad Request", f"this is not valid HTTP: {error}"
+        status, reason = "400 Bad Request", f"this is not valid HTTP: {error}"
         if isinstance(error, errors.LimitRequestLine):
-            status, sentence = (
-                "414 URI Too Long",
-                "the address is too long: send the rest as a form",
-            )
+            status, reason = "414 URI Too Long", "the address is too long: send the rest as a form"
         elif isinstance(error, errors.LimitRequestHeaders):
-            status, sentence = "431 Request Header Fields Too Large", "the headers are too long"
+            status, reason = "431 Request Header Fields Too Large", "the headers are too long"
         elif not isinstance(error, errors.ParseException):
             log.error("unexpected error", exc_info=error)
-            status, sentence = "500 Internal Server Error", "unexpected; it is in the log"
-        body = json.dumps({"error": sentence}) + "\n"
+            status, reason = "500 Internal Server Error", "unexpected; it is in the log"
+        body = json.dumps({"error": reason}) + "\n"
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
@@ -77,7 +74,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        self.lock = lock_folder(Path(settings.DATA_DIR))
+        self.lock = (Path(settings.DATA_DIR) / "lock").open("w")  # until this process ends
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         app = create_app()
         app.extensions["services"].scheduler.start()
         log.info("started, http://%s:%s", settings.API_HOST, settings.API_PORT)
@@ -94,13 +92,6 @@ def exit_at_once(server: Any, worker: Any) -> None:
     """Skip Python's own end, which waits for threads: some wait for clients that have left."""
     if worker.booted:
         os._exit(0)
-
-
-def lock_folder(folder: Path) -> TextIO:
-    """Return a file whose lock lasts as long as this process."""
-    lock = (folder / "lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
 
 
 def main() -> None:

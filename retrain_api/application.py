@@ -12,7 +12,6 @@ from retrain_api.ingest.upload import UploadRequest, drain_after
 from retrain_api.routes.access import admit
 from retrain_api.routes.answers import JsonProvider, register_errors
 from retrain_api.routes.events import events
-from retrain_api.routes.health import health
 from retrain_api.routes.jobs import jobs
 from retrain_api.routes.models import models
 from retrain_api.routes.openapi import openapi
@@ -26,20 +25,14 @@ def create_app(config: dict[str, Any] | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.request_class, app.json = UploadRequest, JsonProvider(app)
     app.url_map.strict_slashes = False
-    app.config.update(
-        DATA_DIR=settings.DATA_DIR,
-        API_TOKEN=settings.API_TOKEN,
-        WORKER_SECRET_FILE=settings.WORKER_SECRET_FILE,
-        MAX_CONTENT_LENGTH=settings.MAX_BODY_BYTES,
-        MAX_FORM_PARTS=settings.MAX_FORM_PARTS,
-    )
-    app.config.update(config or {})
+    app.config.from_object(settings)
+    app.config.update(config or {}, MAX_CONTENT_LENGTH=settings.MAX_BODY_BYTES)
     app.config["WORKER_SECRET"] = worker_secret(Path(app.config["WORKER_SECRET_FILE"]))
     app.extensions["services"] = build_services(Path(app.config["DATA_DIR"]))
     app.before_request(admit)
     app.after_request(drain_after)
     app.after_request(add_security_headers)
-    for blueprint in (page, jobs, events, models, worker, health, openapi):
+    for blueprint in (page, jobs, events, models, worker, openapi):
         app.register_blueprint(blueprint)
     register_errors(app)
     return app

@@ -31,11 +31,8 @@ def build_services(folder: Path) -> Services:
     """Open the data folder, and remove what a killed process left incomplete in it."""
     folder.mkdir(parents=True, exist_ok=True)
     database = Database(folder / "api.sqlite")
-    jobs, leases, versions = (
-        JobStore(folder, database),
-        Leases(database),
-        Versions(folder, database),
-    )
+    jobs, leases = JobStore(folder, database), Leases(database)
+    versions = Versions(folder, database)
     jobs.recover()
     leases.recover()
     versions.recover()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import flask
 from flask import current_app
@@ -22,7 +22,7 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.wsgi import get_content_length
 
 from retrain_api import settings
-from retrain_api.storage.spool import Spool
+from retrain_api.storage.disk import Spool
 
 STALL_SECONDS = 60
 DRAIN_SECONDS = 10
@@ -94,11 +94,6 @@ class UploadRequest(flask.Request):
         for spool in self.spools:
             spool.close()
         super().close()
-
-
-def current_upload() -> UploadRequest:
-    """Return the request of the current view."""
-    return cast(UploadRequest, flask.request)
 
 
 def drain_after(response: flask.Response) -> flask.Response:

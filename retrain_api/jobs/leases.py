@@ -13,8 +13,7 @@ while the machine sleeps: a worker does not lose its lease while the API is away
 import time
 from collections import Counter
 
-from common.artifacts import Epoch
-from common.worker_api import Containers
+from common.worker_api import ProgressReport
 from retrain_api import settings
 from retrain_api.errors import ConflictError, ForeignAttemptError, StaleAttemptError
 from retrain_api.jobs import records
@@ -35,9 +34,9 @@ class Leases:
 
     def recover(self) -> None:
         """Give each running attempt a fresh lease: the API was away, not the worker."""
-        with self.database.reading() as db:
-            for job_id, attempt in records.running_attempts(db):
-                self.grant(job_id, attempt)
+        query = "SELECT id, attempt FROM jobs WHERE state = 'running'"
+        for job_id, attempt in self.database.rows(query):
+            self.grant(job_id, attempt)
 
     def grant(self, job_id: str, attempt: int) -> None:
         self.ends[job_id, attempt] = time.monotonic() + settings.LEASE_SECONDS
@@ -73,31 +72,27 @@ class Leases:
         with self.database.reading() as db:
             job = records.find_running(db, job_id, attempt)
         if job.worker != worker:
-            raise ForeignAttemptError(
-                f"attempt {attempt} of job {job_id} belongs to {job.worker!r}: leave it"
-            )
+            owner = f"belongs to {job.worker!r}"
+            raise ForeignAttemptError(f"attempt {attempt} of job {job_id} {owner}: leave it")
         self.adoptions[job_id, attempt] += 1
         if self.adoptions[job_id, attempt] > MAX_ADOPTIONS:
             self.lose(job_id, attempt, f"its worker ended {MAX_ADOPTIONS} times during it")
-            raise StaleAttemptError(
-                f"attempt {attempt} of job {job_id} has ended: its worker ended too often"
-            )
+            why = "its worker ended too often"
+            raise StaleAttemptError(f"attempt {attempt} of job {job_id} has ended: {why}")
         self.grant(job_id, attempt)
         return job
 
-    def record_progress(
-        self, job_id: str, attempt: int, epochs: list[Epoch], containers: Containers | None
-    ) -> None:
+    def record_progress(self, job_id: str, attempt: int, report: ProgressReport) -> None:
         """Renew the lease, and store epochs and containers; raise as `check` does."""
-        if not (epochs or containers):
+        if not (report.epochs or report.containers):
             self.check(job_id, attempt)
             return
         with self.database.transaction() as db:
             job = records.find_running(db, job_id, attempt)
             self.grant(job_id, attempt)  # whether or not the disk has room for the rest
-            records.add_epochs(db, job_id, epochs)
-            if containers:
-                records.add_containers(db, job, containers)
+            records.add_epochs(db, job_id, report.epochs)
+            if report.containers:
+                records.add_containers(db, job, report.containers)
 
     def fail(self, job_id: str, attempt: int, reason: str) -> None:
         """End the job as failed."""
@@ -128,12 +123,11 @@ class Leases:
     def expire(self) -> list[str]:
         """End leases that ran out; return the ids of their jobs."""
         now, expired = time.monotonic(), []
-        for (job_id, attempt), end in list(self.ends.items()):
-            if end < now:
-                try:
-                    reason = f"its worker was silent for {settings.LEASE_SECONDS:g} s"
-                    self.lose(job_id, attempt, reason)
-                    expired.append(job_id)
-                except StaleAttemptError:  # it has ended otherwise
-                    self.ends.pop((job_id, attempt), None)
+        reason = f"its worker was silent for {settings.LEASE_SECONDS:g} s"
+        for job_id, attempt in [key for key, end in list(self.ends.items()) if end < now]:
+            try:
+                self.lose(job_id, attempt, reason)
+                expired.append(job_id)
+            except StaleAttemptError:  # it has ended otherwise
+                self.ends.pop((job_id, attempt), None)
         return expired

@@ -20,7 +20,6 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Deploy = Literal["if_better", "always", "never"]
 Db = sqlite3.Connection
 
-ACTIVE = ("queued", "running")
 MAX_EPOCHS = 10_000  # stored for an attempt
 
 
@@ -56,28 +55,26 @@ class JobRecord(msgspec.Struct):
 
     @property
     def active(self) -> bool:
-        return self.state in ACTIVE
+        return self.state in ("queued", "running")
 
 
 decode_job = msgspec.json.Decoder(JobDescription).decode
 
 
 def record_of(row: sqlite3.Row) -> JobRecord:
-    values = dict(row)
+    values = dict(row) | {"job": decode_job(row["job"])}
     for column in ("progress", "containers"):
-        values[column] = values[column] and json.loads(values[column])
+        values[column] = row[column] and json.loads(row[column])
     for column in ("published", "purged"):
-        values[column] = bool(values[column])
-    return JobRecord(**values | {"job": decode_job(values["job"])})
+        values[column] = bool(row[column])
+    return JobRecord(**values)
 
 
 def insert(db: Db, job: JobDescription, key: str | None, now: float) -> None:
     """Insert a queued job; raise sqlite3.IntegrityError if its Idempotency-Key is known."""
-    db.execute(
-        "INSERT INTO jobs (id, key, created, job, state, published)"
-        " VALUES (?, ?, ?, ?, 'queued', 0)",
-        (job.id, key, now, msgspec.json.encode(job).decode()),
-    )
+    columns = "(id, key, created, job, state, published)"
+    values = (job.id, key, now, msgspec.json.encode(job).decode(), "queued", False)
+    db.execute(f"INSERT INTO jobs {columns} VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def find(db: Db, job_id: str) -> JobRecord:
@@ -96,43 +93,6 @@ def find_running(db: Db, job_id: str, attempt: int) -> JobRecord:
             f" {record.attempt}; stop it and drop it"
         )
     return record
-
-
-def id_of_key(db: Db, key: str | None) -> str | None:
-    """Return the id of the job that came with this Idempotency-Key."""
-    row = db.execute("SELECT id FROM jobs WHERE key = ?", (key,)).fetchone()
-    return row and str(row["id"])
-
-
-def newest(db: Db, limit: int) -> list[JobRecord]:
-    rows = db.execute("SELECT * FROM jobs ORDER BY created DESC LIMIT ?", (limit,))
-    return [record_of(row) for row in rows]
-
-
-def count(db: Db, state: State) -> int:
-    return int(db.execute("SELECT count(*) FROM jobs WHERE state = ?", (state,)).fetchone()[0])
-
-
-def ids_with_files(db: Db) -> set[str]:
-    return {row["id"] for row in db.execute("SELECT id FROM jobs WHERE NOT purged")}
-
-
-def queued(db: Db, published: bool) -> list[str]:
-    """Return the ids of queued jobs, the oldest first."""
-    query = "SELECT id FROM jobs WHERE state = 'queued' AND published = ? ORDER BY created"
-    return [row["id"] for row in db.execute(query, (published,))]
-
-
-def running_attempts(db: Db) -> list[tuple[str, int]]:
-    rows = db.execute("SELECT id, attempt FROM jobs WHERE state = 'running'")
-    return [(row["id"], row["attempt"]) for row in rows]
-
-
-def version_of(db: Db, job_id: str, attempt: int) -> int | None:
-    """Return the version that this attempt has become; None if it has not."""
-    query = "SELECT version FROM jobs WHERE id = ? AND attempt = ? AND state = 'succeeded'"
-    row = db.execute(query, (job_id, attempt)).fetchone()
-    return int(row["version"]) if row else None
 
 
 def mark_published(db: Db, job_ids: list[str]) -> None:
@@ -160,13 +120,9 @@ def requeue(db: Db, job_id: str, lost: int, reason: str | None) -> None:
     db.execute("DELETE FROM epochs WHERE job = ?", (job_id,))
 
 
-def finish(
-    db: Db, job_id: str, state: State, reason: str | None, version: int | None = None
-) -> None:
-    db.execute(
-        "UPDATE jobs SET state = ?, reason = ?, finished = ?, version = ? WHERE id = ?",
-        (state, reason, time.time(), version, job_id),
-    )
+def finish(db: Db, job_id: str, state: State, reason: str, version: int | None = None) -> None:
+    query = "UPDATE jobs SET state = ?, reason = ?, finished = ?, version = ? WHERE id = ?"
+    db.execute(query, (state, reason, time.time(), version, job_id))
 
 
 def add_containers(db: Db, record: JobRecord, containers: Containers) -> None:
@@ -189,18 +145,6 @@ def add_epochs(db: Db, job_id: str, epochs: list[Epoch]) -> None:
         db.executemany(query, rows[: MAX_EPOCHS - known])
         progress = msgspec.json.encode(newer[-1]).decode()
         db.execute("UPDATE jobs SET progress = ? WHERE id = ?", (progress, job_id))
-
-
-def epochs_after(db: Db, job_id: str, epoch: int) -> list[Epoch]:
-    """Return the epochs of the last attempt that come after `epoch`."""
-    query = "SELECT epoch, epochs, loss, val_loss FROM epochs WHERE job = ? AND epoch > ?"
-    return [Epoch(*row) for row in db.execute(f"{query} ORDER BY epoch", (job_id, epoch))]
-
-
-def finished_before(db: Db, before: float, limit: int = 100) -> list[str]:
-    """Return the ids of jobs that ended before a time and have files."""
-    query = "SELECT id FROM jobs WHERE NOT purged AND finished < ? LIMIT ?"
-    return [row["id"] for row in db.execute(query, (before, limit))]
 
 
 def mark_purged(db: Db, job_ids: list[str]) -> None:

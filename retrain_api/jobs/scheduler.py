@@ -1,5 +1,8 @@
 """The one loop of the API: queued jobs are published, leases end, old files are purged.
 
+    [retrain_jobs]  {"id": "251122-104159-3fa2b1"}   a job; its data are fetched over HTTP
+    (model_updates) {"version": 3}                   a notice to every `model`, which asks the API
+
 Queued jobs are published at once. A published job that is still queued is published again when the
 broker has no job for the workers any more: the broker lost it, or a worker died between receiving
 and claiming. A repeat does no harm, since one claim alone succeeds. A broker that is away is
@@ -18,7 +21,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from common.connection import BROKER_ERRORS, connect
 from common.files import is_full
 from common.lifecycle import report_liveness
-from retrain_api.jobs import publishing
+from common.messages import JobMessage, VersionNotice, encode
+from common.publishing import properties
+from common.queues import declare, message_count
 from retrain_api.jobs.leases import Leases
 from retrain_api.jobs.store import JobStore
 from retrain_api.settings import BROKER_SECONDS
@@ -49,20 +54,16 @@ class Scheduler(threading.Thread):
                 try:
                     self.turn()
                 except (OSError, sqlite3.Error) as error:
-                    self.wait_for_room(error)
+                    if not is_full(error):
+                        raise
+                    log.warning("waiting, as the disk is full (%s)", error)
+                    time.sleep(FULL_SECONDS)
                 self.wake.wait(TURN_SECONDS)
                 self.wake.clear()
         except BaseException:
             log.exception("unexpected error: the process ends; its supervisor starts it again")
             logging.shutdown()
             os._exit(1)
-
-    def wait_for_room(self, error: Exception) -> None:
-        """Wait if the disk is full; raise any other error."""
-        if not is_full(error):
-            raise error
-        log.warning("waiting, as the disk is full (%s)", error)
-        time.sleep(FULL_SECONDS)
 
     def turn(self) -> None:
         report_liveness()
@@ -96,14 +97,17 @@ class Scheduler(threading.Thread):
         """Publish new jobs, the old ones if the broker has none, and the current version."""
         with connect("retrain_api", BROKER_SECONDS) as connection:
             channel = connection.channel()
-            ready = publishing.prepare(channel)
-            job_ids = new if ready else old + new
+            declare(channel, "dead", "retrain_jobs", "model_updates")
+            channel.confirm_delivery()  # each publish returns when the broker has it on disk
+            job_ids = new if message_count(channel, "retrain_jobs") else old + new
             for job_id in job_ids:
-                publishing.publish_job(channel, job_id)
+                body = encode(JobMessage(job_id))
+                channel.basic_publish("", "retrain_jobs", body, properties(), mandatory=True)
                 log.info("job %s: published", job_id)
             self.jobs.mark_published(job_ids)
             if job_ids:
                 self.checked = time.monotonic()
             if version != self.published_version:
-                publishing.publish_version(channel, version)
+                notice = encode(VersionNotice(version))  # there may be no `model` that receives it
+                channel.basic_publish("model_updates", "", notice, properties())
                 self.published_version = version

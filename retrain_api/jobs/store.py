@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import msgspec
 
@@ -23,12 +23,13 @@ from retrain_api import settings
 from retrain_api.errors import ConflictError, NotFoundError
 from retrain_api.ingest.dataset import Upload, prepare
 from retrain_api.jobs import records
-from retrain_api.jobs.records import Deploy, JobDescription, JobRecord, State
+from retrain_api.jobs.records import Deploy, JobDescription, JobRecord, State, record_of
 from retrain_api.storage import disk
 from retrain_api.storage.database import Database
 
 SEED = 1  # the same upload trains the same model
 MAX_LOG_CHARACTERS = 1 << 20  # the end of a log is kept
+PURGED_AT_ONCE = 100  # jobs
 INPUT_SUFFIXES = (".npy", ".keras", ".h5")
 
 
@@ -36,7 +37,7 @@ class JobForm(NamedTuple):
     """What a client sends for a new job; `model` is (file name, binary file)."""
 
     files: list[Upload]
-    model: tuple[str, BinaryIO] | None
+    model: tuple[str, IO[bytes]] | None
     target: str | None
     ignore: list[str]
     epochs: int | None
@@ -48,13 +49,13 @@ class JobStore:
         self.folder, self.incoming, self.database = folder / "jobs", folder / "incoming", database
         self.reading = threading.Semaphore(2)  # CSVs being read; each takes some 20 MB
         self.writing_log = threading.Lock()
-        for path in (self.folder, self.incoming):
-            path.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.incoming.mkdir(exist_ok=True)
 
     def recover(self) -> None:
         """Remove incomplete files of a process before; no other may be at work here."""
-        with self.database.reading() as db:
-            known = records.ids_with_files(db)
+        rows = self.database.rows("SELECT id FROM jobs WHERE NOT purged")
+        known = {row["id"] for row in rows}
         for path in self.incoming.iterdir():
             disk.remove(path)
         for path in self.folder.iterdir():
@@ -106,8 +107,8 @@ class JobStore:
 
     def id_of_key(self, key: str | None) -> str | None:
         """Return the id of the job that came with this Idempotency-Key."""
-        with self.database.reading() as db:
-            return records.id_of_key(db, key)
+        rows = self.database.rows("SELECT id FROM jobs WHERE key = ?", key)
+        return rows[0]["id"] if rows else None
 
     def get(self, job_id: str) -> JobRecord:
         """Return a job; raise NotFoundError."""
@@ -115,12 +116,12 @@ class JobStore:
             return records.find(db, job_id)
 
     def newest(self, limit: int) -> list[JobRecord]:
-        with self.database.reading() as db:
-            return records.newest(db, limit)
+        query = "SELECT * FROM jobs ORDER BY created DESC LIMIT ?"
+        return [record_of(row) for row in self.database.rows(query, limit)]
 
     def count(self, state: State) -> int:
-        with self.database.reading() as db:
-            return records.count(db, state)
+        [row] = self.database.rows("SELECT count(*) FROM jobs WHERE state = ?", state)
+        return int(row[0])
 
     def inputs(self, job_id: str) -> dict[str, Path]:
         """Return the files that a worker needs, by name."""
@@ -128,8 +129,9 @@ class JobStore:
         return {path.name: path for path in paths if path.suffix in INPUT_SUFFIXES}
 
     def epochs_after(self, job_id: str, epoch: int) -> list[Epoch]:
-        with self.database.reading() as db:
-            return records.epochs_after(db, job_id, epoch)
+        """Return the epochs of the last attempt that come after `epoch`."""
+        query = "SELECT epoch, epochs, loss, val_loss FROM epochs WHERE job = ? AND epoch > ?"
+        return [Epoch(*row) for row in self.database.rows(f"{query} ORDER BY epoch", job_id, epoch)]
 
     def cancel(self, job_id: str) -> None:
         """End a job; raise NotFoundError, or ConflictError if it has ended already."""
@@ -155,8 +157,8 @@ class JobStore:
 
     def queued(self, published: bool) -> list[str]:
         """Return the ids of queued jobs, the oldest first."""
-        with self.database.reading() as db:
-            return records.queued(db, published)
+        query = "SELECT id FROM jobs WHERE state = 'queued' AND published = ? ORDER BY created"
+        return [row["id"] for row in self.database.rows(query, published)]
 
     def mark_published(self, job_ids: list[str]) -> None:
         with self.database.transaction() as db:
@@ -165,8 +167,8 @@ class JobStore:
     def purge(self) -> list[str]:
         """Remove the files of jobs that ended long ago; return their ids."""
         before = time.time() - settings.UPLOAD_RETENTION_SECONDS
-        with self.database.reading() as db:
-            job_ids = records.finished_before(db, before)
+        query = "SELECT id FROM jobs WHERE NOT purged AND finished < ? LIMIT ?"
+        job_ids = [row["id"] for row in self.database.rows(query, before, PURGED_AT_ONCE)]
         if job_ids:
             with self.database.transaction() as db:
                 records.mark_purged(db, job_ids)

@@ -29,9 +29,8 @@ class Replicas:
         with self.lock:
             self.expire()
             if name not in self.reports and len(self.reports) >= MAX_REPLICAS:
-                raise TooManyReplicasError(
-                    f"more than {MAX_REPLICAS} replicas; give each one name, and keep it"
-                )
+                many = f"more than {MAX_REPLICAS} replicas"
+                raise TooManyReplicasError(f"{many}; give each one name, and keep it")
             seen = datetime.now(UTC).isoformat(timespec="seconds")
             replica = Replica(**msgspec.structs.asdict(status), seen=seen)
             self.reports[name] = (time.monotonic(), replica)

@@ -12,11 +12,41 @@ import sqlite3
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from retrain_api.errors import ConflictError, NotFoundError
-from retrain_api.registry.report import BUILT_IN, VersionReport, decode_report
 from retrain_api.storage import disk
 from retrain_api.storage.database import Database
+
+
+class VersionReport(msgspec.Struct):
+    """A version. Version 0 has a number and a reason only.
+
+    Reports are never rewritten, so what is read of older ones is typed loosely. `why` says why the
+    version was deployed or not; `compared_with` is the version that was current then.
+    """
+
+    version: int
+    why: str
+    job: str | UnsetType = UNSET
+    created: str | UnsetType = UNSET
+    columns: list[str] | UnsetType = UNSET
+    target: str | UnsetType = UNSET
+    mae: dict[str, float | None] | UnsetType | None = UNSET
+    regions: list[dict[str, Any]] | UnsetType = UNSET
+    compared_with: int | UnsetType | None = UNSET
+    fits_stream: bool | UnsetType = UNSET
+    deployed: bool | UnsetType = UNSET
+    training: dict[str, Any] | UnsetType = UNSET
+    containers: dict[str, str | None] | UnsetType = UNSET
+    sha256: dict[str, str] | UnsetType = UNSET
+
+
+BUILT_IN = VersionReport(0, "built into `model`: linear regression on the diabetes data")
+decode_report = msgspec.json.Decoder(VersionReport).decode
 
 
 class Versions:
@@ -46,32 +76,20 @@ class Versions:
                     insert(db, report)
 
     def rows(self) -> list[sqlite3.Row]:
-        with self.database.reading() as db:
-            query = "SELECT * FROM versions WHERE NOT deleted ORDER BY version"
-            return db.execute(query).fetchall()
+        return self.database.rows("SELECT * FROM versions WHERE NOT deleted ORDER BY version")
 
     def row(self, version: int) -> sqlite3.Row:
         """Return the row of a version that has files; raise NotFoundError."""
-        with self.database.reading() as db:
-            query = "SELECT * FROM versions WHERE version = ? AND NOT deleted"
-            row: sqlite3.Row | None = db.execute(query, (version,)).fetchone()
-        if row is None:
-            raise unknown(version)
-        return row
+        query = "SELECT * FROM versions WHERE version = ? AND NOT deleted"
+        if found := self.database.rows(query, version):
+            return found[0]
+        raise unknown(version)
 
     def current(self) -> int:
-        with self.database.reading() as db:
-            return int(db.execute("SELECT current FROM state").fetchone()["current"])
+        return int(self.database.rows("SELECT current FROM state")[0]["current"])
 
     def next_number(self) -> int:
-        with self.database.reading() as db:
-            return 1 + (db.execute("SELECT max(version) FROM versions").fetchone()[0] or 0)
-
-    def was_deployed(self, version: int) -> bool:
-        """Return whether a version was deployed when it was stored; it may be deleted by now."""
-        with self.database.reading() as db:
-            query = "SELECT deployed FROM versions WHERE version = ?"
-            return bool(db.execute(query, (version,)).fetchone()["deployed"])
+        return 1 + (self.database.rows("SELECT max(version) FROM versions")[0][0] or 0)
 
     def sha256(self, version: int) -> str | None:
         """Return the hash of the file that `model` is to serve; None for the built-in one."""

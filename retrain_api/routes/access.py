@@ -68,19 +68,13 @@ def refuse_cross_site() -> None:
 def refuse_foreign_hosts() -> None:
     """Refuse any call of a browser under a host name that another site may own.
 
-    Our services may use any name.
+    Our services may use any name. In some browsers a script may replace User-Agent, but none can
+    leave out Accept-Language.
     """
-    if is_browser() and not is_own_host(f"//{request.host}"):
+    is_browser = request.headers.get("User-Agent", "").startswith("Mozilla/")
+    is_browser = is_browser or any(header in request.headers for header in BROWSER_HEADERS)
+    if is_browser and not is_own_host(f"//{request.host}"):
         abort(403, FOREIGN_HOST.format(host=request.host))
-
-
-def is_browser() -> bool:
-    """Return whether a browser sent this.
-
-    In some browsers a script may replace User-Agent, but none can leave out Accept-Language.
-    """
-    named = request.headers.get("User-Agent", "").startswith("Mozilla/")
-    return named or any(header in request.headers for header in BROWSER_HEADERS)
 
 
 def is_own_host(url: str) -> bool:

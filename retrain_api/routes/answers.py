@@ -33,6 +33,7 @@ CODES = {
     errors.TooManyReplicasError: 400,
     errors.DiskFullError: 507,
 }
+PLAIN_LIST, LINE_BREAK = re.compile(r"\[\n *([^][{}]*)\n *\]"), re.compile(r"\n *")
 TERMINAL_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 log = logging.getLogger("retrain_api")
@@ -44,21 +45,17 @@ class JsonProvider(DefaultJSONProvider):
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """Return JSON with plain lists on one line, and no character that steers a terminal."""
         text = super().dumps(obj, **kwargs)
-        text = re.sub(r"\[\n *([^][{}]*)\n *\]", _on_one_line, text)
+        text = PLAIN_LIST.sub(lambda found: f"[{LINE_BREAK.sub(' ', found[1])}]", text)
         return text.translate(TERMINAL_CONTROLS)
-
-
-def _on_one_line(plain_list: re.Match[str]) -> str:
-    return "[" + re.sub(r"\n *", " ", plain_list[1]) + "]"
 
 
 def register_errors(app: Flask) -> None:
     """Make every error an answer in JSON."""
     app.register_error_handler(HTTPException, http_error)
-    for error in CODES:
-        app.register_error_handler(error, domain_error)
-    app.register_error_handler(OSError, unexpected_error)
-    app.register_error_handler(sqlite3.OperationalError, unexpected_error)
+    for kind in CODES:
+        app.register_error_handler(kind, domain_error)
+    for kind in (OSError, sqlite3.OperationalError):
+        app.register_error_handler(kind, unexpected_error)
 
 
 def http_error(error: HTTPException) -> ResponseReturnValue:

@@ -3,18 +3,17 @@
 import csv
 import re
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import BinaryIO, cast, get_args
+from typing import IO, cast, get_args
 
 from flask import abort, request
 from werkzeug.datastructures import FileStorage
 
 from retrain_api import settings
 from retrain_api.ingest.dataset import MAX_FILES
-from retrain_api.ingest.model_files import check_model_file
 from retrain_api.jobs.records import Deploy
 from retrain_api.jobs.store import JobForm
+from retrain_api.routes.decoding import check_model_file, one_line
 from retrain_api.storage import disk
-from retrain_api.text import one_line
 
 FIELDS = ("target", "ignore", "epochs", "deploy")
 FILES = ("data", "model")
@@ -30,7 +29,7 @@ def parse_job_form(folder: Path) -> JobForm:
         abort(415, f"send the CSV as a form: {EXAMPLE}")
     disk.check_room(folder, 2 * (request.content_length or 0), settings.MIN_FREE_BYTES)
     check_names()
-    files = [(shown_name(file), binary(file)) for file in request.files.getlist("data")]
+    files = [(shown_name(file), file.stream) for file in request.files.getlist("data")]
     # The arrays need about as much; where they need more, that shows while they are written.
     size = sum(disk.size_of(file) for _, file in files)
     disk.check_room(folder, 2 * size, settings.MIN_FREE_BYTES)
@@ -38,10 +37,6 @@ def parse_job_form(folder: Path) -> JobForm:
         abort(400, "two data files have the same name; name each after its region")
     epochs, deploy = parse_epochs(single("epochs")), parse_deploy(single("deploy"))
     return JobForm(files, parse_model(), single("target"), parse_ignore(), epochs, deploy)
-
-
-def binary(file: FileStorage) -> BinaryIO:
-    return cast(BinaryIO, file.stream)
 
 
 def check_names() -> None:
@@ -67,7 +62,7 @@ def shown_name(file: FileStorage) -> str:
     return name or abort(400, "a data file has no name")
 
 
-def parse_model() -> tuple[str, BinaryIO] | None:
+def parse_model() -> tuple[str, IO[bytes]] | None:
     """Return (model.keras or model.h5, binary file) of the model, if there is one."""
     files = request.files.getlist("model")
     if len(files) > 1:
@@ -79,10 +74,10 @@ def parse_model() -> tuple[str, BinaryIO] | None:
     if suffix not in (".keras", ".h5"):
         abort(400, f"a model is a .keras or .h5 file; {one_line(filename)!r} is neither")
     try:
-        check_model_file(f"model{suffix}", binary(files[0]))
+        check_model_file(f"model{suffix}", files[0].stream)
     except ValueError as error:
         abort(400, f"{error}; send a model saved by Keras: model.save('model.keras')")
-    return f"model{suffix}", binary(files[0])
+    return f"model{suffix}", files[0].stream
 
 
 def single(name: str) -> str | None:
@@ -103,9 +98,8 @@ def parse_ignore() -> list[str]:
     except csv.Error:  # a quote that is not closed
         names = [""]
     if "" in names or len(names) > MAX_IGNORED:
-        abort(
-            400, "ignore needs names of columns: -F ignore=id,date or -F ignore=id -F ignore=date"
-        )
+        examples = "-F ignore=id,date or -F ignore=id -F ignore=date"
+        abort(400, f"ignore needs names of columns: {examples}")
     return names
 
 

@@ -20,7 +20,7 @@ jobs = Blueprint("jobs", __name__)
 def create() -> ResponseReturnValue:
     key = idempotency_key()
     job_id = services().jobs.id_of_key(key) or receive(key)
-    return show(job_id), 202, {"Location": url_for("jobs.one", job_id=job_id)}
+    return one(job_id), 202, {"Location": url_for("jobs.one", job_id=job_id)}
 
 
 @jobs.get("/jobs")
@@ -33,8 +33,8 @@ def newest() -> ResponseReturnValue:
 
 
 @jobs.get("/jobs/<job_id>")
-def one(job_id: str) -> ResponseReturnValue:
-    return show(job_id)
+def one(job_id: str) -> dict[str, Any]:
+    return views.as_json(views.describe(services().jobs.get(job_id), services().versions))
 
 
 @jobs.get("/jobs/<job_id>/log")
@@ -45,11 +45,7 @@ def log(job_id: str) -> ResponseReturnValue:
 @jobs.delete("/jobs/<job_id>")
 def cancel(job_id: str) -> ResponseReturnValue:
     services().jobs.cancel(job_id)
-    return show(job_id)
-
-
-def show(job_id: str) -> dict[str, Any]:
-    return views.as_json(views.describe(services().jobs.get(job_id), services().versions))
+    return one(job_id)
 
 
 def receive(key: str | None) -> str:

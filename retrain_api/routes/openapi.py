@@ -12,7 +12,7 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from common.worker_api import ReplicaStatus, ServedVersion
-from retrain_api.registry.report import VersionReport
+from retrain_api.registry.versions import VersionReport
 from retrain_api.routes import views
 from retrain_api.routes.job_form import DEPLOY, MAX_EPOCHS
 
@@ -20,20 +20,10 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 FILE: Schema = {"type": "string", "format": "binary"}
 WHOLE: Schema = {"type": "integer"}
-STRUCTS = (
-    views.ErrorAnswer,
-    views.JobSummary,
-    views.JobView,
-    views.JobList,
-    views.ModelList,
-    views.CurrentModel,
-    views.DeletedModel,
-    views.Health,
-    VersionReport,
-    ReplicaStatus,
-    ServedVersion,
-)
 FILES = ["model.keras", "model.tflite", "golden.json", "report.json"]
+SCHEMAS = {"application/json": {"type": "object"}, "application/octet-stream": FILE, "*/*": FILE}
+STRUCTS = [views.ErrorAnswer, views.JobSummary, views.JobView, views.JobList, views.ModelList]
+STRUCTS += [views.CurrentModel, views.DeletedModel, views.Health, ReplicaStatus, ServedVersion]
 UPLOAD: Schema = {
     "type": "object",
     "properties": {
@@ -50,6 +40,13 @@ UPLOAD: Schema = {
     },
     "required": ["data"],
 }
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": TEXT | {"pattern": "^[!-~]{1,200}$"},
+    "description": "a repeat with the same key is the first job",
+}
+LIMIT = {"name": "limit", "in": "query", "schema": WHOLE | {"minimum": 1, "maximum": 9999}}
 
 openapi = Blueprint("openapi", __name__)
 
@@ -57,6 +54,27 @@ openapi = Blueprint("openapi", __name__)
 @openapi.get("/openapi.json")
 def description() -> ResponseReturnValue:
     return DESCRIPTION
+
+
+def content(body: type | str) -> Schema:
+    """Describe a body: a struct as JSON, or another media type."""
+    if isinstance(body, str):
+        return {body: {"schema": SCHEMAS.get(body, TEXT)}}
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+
+
+def in_path(name: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def call(summary: str, answer: type | str, *parameters: Schema, **more: Any) -> Schema:
+    """Describe one call, whose success is `answer`: a struct, or another media type."""
+    code, headers = more.pop("code", "200"), more.pop("headers", {})
+    success = {"description": "done", "content": content(answer), "headers": headers}
+    wrong = "what is wrong, and what to send instead"
+    failure = {"description": wrong, "content": content(views.ErrorAnswer)}
+    responses = {code: success, "default": failure}
+    return {"summary": summary, "parameters": list(parameters), "responses": responses} | more
 
 
 def schemas() -> dict[str, Schema]:
@@ -67,107 +85,51 @@ def schemas() -> dict[str, Schema]:
     return components
 
 
-def ref(struct: type) -> Schema:
-    return {"$ref": f"#/components/schemas/{struct.__name__}"}
-
-
-def content(schema: Schema, kind: str = "application/json") -> Schema:
-    return {kind: {"schema": schema}}
-
-
-def path_parameter(name: str, schema: Schema) -> Schema:
-    return {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def call(
-    summary: str, answer: Schema, *parameters: Schema, kind: str = "application/json", **more: Any
-) -> Schema:
-    """Describe one call, whose success is `answer` in a body of this kind."""
-    code, headers = more.pop("code", "200"), more.pop("headers", {})
-    success = {"description": "done", "content": content(answer, kind), "headers": headers}
-    failure = {
-        "description": "what is wrong, and what to send instead",
-        "content": content(ref(views.ErrorAnswer)),
-    }
-    responses = {code: success, "default": failure}
-    return {"summary": summary, "parameters": list(parameters), "responses": responses} | more
-
-
-JOB_ID = path_parameter("job_id", TEXT)
-VERSION = path_parameter("version", WHOLE | {"minimum": 0})
-REPLICA_NAME = path_parameter("name", TEXT | {"pattern": r"^[A-Za-z0-9_.:-]{1,100}$"})
-LIMIT = {"name": "limit", "in": "query", "schema": WHOLE | {"minimum": 1, "maximum": 9999}}
-KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": TEXT | {"pattern": "^[!-~]{1,200}$"},
-    "description": "a repeat with the same key is the first job",
-}
-HEALTH = call("whether broker and disk are well", ref(views.Health))
+JOB_ID = in_path("job_id", TEXT)
+VERSION = in_path("version", WHOLE | {"minimum": 0})
+FILE_NAME = in_path("name", {"enum": FILES})
+REPLICA_NAME = in_path("name", TEXT | {"pattern": r"^[A-Za-z0-9_.:-]{1,100}$"})
+STREAM, PLAIN, BYTES = "text/event-stream", "text/plain", "application/octet-stream"
+NEWS = "its states, epochs, progress and lines of log as they come, until it has ended"
+REPORT = "a replica of `model` reports what it serves; the answer is what it has to serve"
+STATUS = {"required": True, "content": content(ReplicaStatus)}
+HEALTH = call("whether broker and disk are well", views.Health)
 HEALTH["responses"]["503"] = HEALTH["responses"]["200"] | {"description": "they are not"}
 PATHS: dict[str, dict[str, Schema]] = {
     "/jobs": {
-        "get": call("the newest jobs", ref(views.JobList), LIMIT),
+        "get": call("the newest jobs", views.JobList, LIMIT),
         "post": call(
             "train on data, from scratch or from a model",
-            ref(views.JobView),
+            views.JobView,
             KEY,
             code="202",
             headers={"Location": {"schema": TEXT, "description": "the job"}},
-            requestBody={"required": True, "content": content(UPLOAD, "multipart/form-data")},
+            requestBody={"required": True, "content": {"multipart/form-data": {"schema": UPLOAD}}},
         ),
     },
     "/jobs/{job_id}": {
-        "get": call("one job", ref(views.JobView), JOB_ID),
-        "delete": call("cancel it, which ends its container", ref(views.JobView), JOB_ID),
+        "get": call("one job", views.JobView, JOB_ID),
+        "delete": call("cancel it, which ends its container", views.JobView, JOB_ID),
     },
-    "/jobs/{job_id}/events": {
-        "get": call(
-            "its states, epochs, progress and lines of log as they come, until it has ended",
-            TEXT,
-            JOB_ID,
-            kind="text/event-stream",
-        )
-    },
-    "/jobs/{job_id}/log": {
-        "get": call("what its training printed", TEXT, JOB_ID, kind="text/plain")
-    },
-    "/models": {"get": call("all versions", ref(views.ModelList))},
-    "/models/current": {
-        "get": call("the current version, and its replicas", ref(views.CurrentModel))
-    },
+    "/jobs/{job_id}/events": {"get": call(NEWS, STREAM, JOB_ID)},
+    "/jobs/{job_id}/log": {"get": call("what its training printed", PLAIN, JOB_ID)},
+    "/models": {"get": call("all versions", views.ModelList)},
+    "/models/current": {"get": call("the current version, and its replicas", views.CurrentModel)},
     "/models/current/replicas/{name}": {
-        "put": call(
-            "a replica of `model` reports what it serves; the answer is what it has to serve",
-            ref(ServedVersion),
-            REPLICA_NAME,
-            requestBody={"required": True, "content": content(ref(ReplicaStatus))},
-        )
+        "put": call(REPORT, ServedVersion, REPLICA_NAME, requestBody=STATUS)
     },
     "/models/{version}": {
-        "get": call("the report of a version", ref(VersionReport), VERSION),
-        "delete": call("remove it", ref(views.DeletedModel), VERSION),
+        "get": call("the report of a version", VersionReport, VERSION),
+        "delete": call("remove it", views.DeletedModel, VERSION),
     },
-    "/models/{version}/deploy": {"post": call("serve it", ref(views.CurrentModel), VERSION)},
-    "/models/{version}/{name}": {
-        "get": call(
-            "one of its files",
-            FILE,
-            VERSION,
-            path_parameter("name", {"enum": FILES}),
-            kind="application/octet-stream",
-        )
-    },
-    "/live/events": {
-        "get": call("numbers each second, for the page", TEXT, kind="text/event-stream")
-    },
-    "/": {"get": call("the page", TEXT, kind="text/html")},
-    "/d3.js": {"get": call("the library of its charts", TEXT, kind="text/javascript")},
-    "/static/{filename}": {
-        "get": call("the files of the page", FILE, path_parameter("filename", TEXT), kind="*/*")
-    },
+    "/models/{version}/deploy": {"post": call("serve it", views.CurrentModel, VERSION)},
+    "/models/{version}/{name}": {"get": call("one of its files", BYTES, VERSION, FILE_NAME)},
+    "/live/events": {"get": call("numbers each second, for the page", STREAM)},
+    "/": {"get": call("the page", "text/html")},
+    "/d3.js": {"get": call("the library of its charts", "text/javascript")},
+    "/static/{filename}": {"get": call("the files of the page", "*/*", in_path("filename", TEXT))},
     "/healthz": {"get": HEALTH},
-    "/openapi.json": {"get": call("this description", {"type": "object"})},
+    "/openapi.json": {"get": call("this description", "application/json")},
 }
 DESCRIPTION = {
     "openapi": "3.1.0",

@@ -1,5 +1,6 @@
 """The structs that calls return. The description of the API is generated from them."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,8 +12,7 @@ from retrain_api.errors import NotFoundError
 from retrain_api.ingest.dataset import HoldOutRegion
 from retrain_api.jobs.records import Deploy, JobRecord, State
 from retrain_api.registry.replicas import Replica
-from retrain_api.registry.report import VersionReport
-from retrain_api.registry.versions import Versions
+from retrain_api.registry.versions import VersionReport, Versions
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
@@ -94,34 +94,19 @@ def as_json(struct: msgspec.Struct) -> dict[str, Any]:
 
 
 def summarize(job: JobRecord) -> JobSummary:
-    return JobSummary(
-        job.id,
-        job.state,
-        job.reason,
-        job.version,
-        job.attempt,
-        job.worker,
-        job.progress,
-        iso(job.created),
-        iso(job.started) if job.started else None,
-        iso(job.finished) if job.finished else None,
-    )
+    fields = {name: getattr(job, name) for name in JobSummary.__struct_fields__}
+    times = {name: iso(fields[name]) for name in ("created", "started", "finished")}
+    return JobSummary(**fields | times)
 
 
 def describe(job: JobRecord, versions: Versions) -> JobView:
     settings = msgspec.structs.asdict(job.job) | msgspec.structs.asdict(summarize(job))
-    report = report_of(job.version, versions)
+    report = None
+    if job.version:
+        with suppress(NotFoundError):  # it was deleted since
+            report = versions.report(job.version)
     return JobView(**settings, containers=job.containers, report=report)
 
 
-def report_of(version: int | None, versions: Versions) -> VersionReport | None:
-    if version is None:
-        return None
-    try:
-        return versions.report(version)
-    except NotFoundError:  # it was deleted since
-        return None
-
-
-def iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def iso(seconds: float | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None

@@ -1,27 +1,28 @@
 """The calls of the workers, who alone know the secret: claim, inputs, progress, result."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import cast
 
 import msgspec
 from flask import Blueprint, Response, abort, request
 from flask.typing import ResponseReturnValue
 
-from common.worker_api import Assignment, ClaimRequest, FailureReport, ProgressReport
+from common.worker_api import Assignment, ClaimRequest, FailureReport, ProgressReport, ResultReport
 from retrain_api import settings
-from retrain_api.ingest.upload import current_upload
+from retrain_api.ingest.upload import UploadRequest
 from retrain_api.jobs.records import JobRecord
+from retrain_api.registry.results import Files
 from retrain_api.routes.access import admit_worker
-from retrain_api.routes.decoding import decode
-from retrain_api.routes.result_form import parse_result_form
+from retrain_api.routes.decoding import T, check_golden, check_model_file, decode
 from retrain_api.routes.views import as_json
 from retrain_api.services import services
 from retrain_api.storage.disk import BLOCK_BYTES
 
 ATTEMPT = "<int(max=999999999):attempt>"
-T = TypeVar("T")
+RESULT_FILES = ("model.keras", "model.tflite", "golden.json")
+REQUIRED_FILES = {"model.keras", "golden.json"}
 
 worker = Blueprint("worker", __name__, url_prefix="/worker/jobs/<job_id>")
 worker.before_request(admit_worker)
@@ -47,7 +48,7 @@ def inputs(job_id: str, attempt: int, name: str) -> ResponseReturnValue:
     path = services().jobs.inputs(job_id).get(name)
     if path is None:
         abort(404, f"job {job_id} has no input {name!r}")
-    blocks = read_blocks(path, job_id, attempt)
+    blocks = read_blocks(path, partial(services().leases.renew, job_id, attempt))
     length = {"Content-Length": str(path.stat().st_size)}
     return Response(blocks, headers=length, content_type="application/octet-stream")
 
@@ -55,7 +56,7 @@ def inputs(job_id: str, attempt: int, name: str) -> ResponseReturnValue:
 @worker.put(f"/{ATTEMPT}/progress")
 def progress(job_id: str, attempt: int) -> ResponseReturnValue:
     report = body(ProgressReport)
-    services().leases.record_progress(job_id, attempt, report.epochs, report.containers)
+    services().leases.record_progress(job_id, attempt, report)
     if report.log is not None:
         services().jobs.write_log(job_id, report.log)
     return {}
@@ -82,15 +83,15 @@ def release(job_id: str, attempt: int) -> ResponseReturnValue:
 
 @worker.post(f"/{ATTEMPT}/result")
 def result(job_id: str, attempt: int) -> ResponseReturnValue:
-    results, upload = services().results, current_upload()
+    results, upload = services().results, cast(UploadRequest, request)
     if stored := results.find(job_id, attempt):
         return as_json(stored)
-    job = services().leases.check(job_id, attempt).job
+    record = services().leases.check(job_id, attempt)
     upload.on_progress = partial(services().leases.renew, job_id, attempt)
     upload.reserve = settings.MIN_FREE_BYTES // 10  # the reserve is there for this
-    report, files = parse_result_form(len(job.columns))
+    report, files = parse_result(len(record.job.columns))
     try:
-        return as_json(results.add(job, attempt, report, files))
+        return as_json(results.add(record, report, files))
     finally:
         services().scheduler.wake.set()
 
@@ -108,14 +109,25 @@ def assignment(job: JobRecord) -> ResponseReturnValue:
     return as_json(Assignment(job.attempt, as_json(job.job), sizes))
 
 
-def read_blocks(path: Path, job_id: str, attempt: int) -> Iterator[bytes]:
-    """Return the blocks of a file; reading them renews the lease."""
-    leases = services().leases  # here: the blocks are read outside of the request
+def read_blocks(path: Path, renew_lease: Callable[[], None]) -> Iterator[bytes]:
+    """Yield the blocks of a file; reading them renews the lease."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            renew_lease()
+            yield block
 
-    def blocks() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                leases.renew(job_id, attempt)
-                yield block
 
-    return blocks()
+def parse_result(columns: int) -> tuple[ResultReport, Files]:
+    """Return the report and the files of a model of `columns` columns; abort with 400."""
+    files = {name: file.stream for name, file in request.files.items()}
+    unknown = set(files) - set(RESULT_FILES) or set(request.form) - {"report"}
+    if unknown or "report" not in request.form or not set(files) >= REQUIRED_FILES:
+        abort(400, f"send the field report and the files {', '.join(RESULT_FILES)}")
+    try:
+        report = decode(request.form["report"], ResultReport)
+        for name in set(files) - {"golden.json"}:
+            check_model_file(name, files[name])
+        check_golden(files["golden.json"], columns)
+    except ValueError as error:
+        abort(400, f"the result is refused: {error}")
+    return report, files

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from retrain_api.routes.log_lines import new_lines
+from retrain_api.routes.events import new_lines
 from tests.support.api import Api, epoch
 from tests.support.listener import Listener
 from tests.support.waiting import wait_for

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from retrain_api.application import create_app
-from retrain_api.routes import streams
+from retrain_api.routes import events
 from retrain_api.settings import MAX_LISTENERS
 from tests.support.api import Api
 from tests.support.listener import Listener
@@ -49,13 +49,13 @@ def free_place(api, job_id: str) -> Listener | None:
 def test_a_listener_that_stops_reading_loses_its_place_and_a_slow_one_does_not(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(streams, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(events, "UNREAD_SECONDS", 0.5)
     config = {"DATA_DIR": str(tmp_path), "WORKER_SECRET_FILE": str(tmp_path / "secret")}
     app, (ours, theirs) = create_app(config), socket.socketpair()
-    long = streams.event("log", "x" * 2**20)
+    long = events.event("log", "x" * 2**20)
     closed = threading.Event()
     with app.test_request_context("/", environ_overrides={"gunicorn.socket": ours}):
-        response = streams.stream(endless(long, closed))
+        response = events.stream(endless(long, closed))
     reader = threading.Thread(target=read_slowly, args=(theirs, len(long)))
     reader.start()
     with ours, theirs, pytest.raises(TimeoutError):
