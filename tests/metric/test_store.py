@@ -270,6 +270,7 @@ def test_the_counts_add_up(store):
 # One process, and a full disk
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_leaves_the_first_one_its_ballast(store, logs):
     before = (logs / "metric.ballast").stat()
     with pytest.raises(SystemExit, match="another metric already writes to"):

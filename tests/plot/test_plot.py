@@ -149,6 +149,7 @@ def test_a_csv_that_starts_anew_is_counted_anew(logs, change):
     assert process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_long_interval_is_interrupted_for_the_healthcheck_and_for_a_stop(logs):
     alive = logs.folder / "alive"
     logs.append(HEADER + GOOD)

@@ -20,6 +20,7 @@ def test_without_a_known_command_all_commands_are_listed(command):
     assert all(f"\n{name} " in done.stderr for name in ("sample", "dead", "replay", "demo"))
 
 
+@pytest.mark.slow
 def test_a_command_is_given_what_follows_it(tmp_path):
     done = run("sample", str(tmp_path / "here"))
     assert done.returncode == 0, done.stderr
