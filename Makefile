@@ -46,7 +46,7 @@ test:  # style, types and all tests, in an environment and with a broker of thei
 
 bench:  # measure what is promised of speed, in about ten minutes
 	@deploy/venv
-	@.venv/bin/python bench/bench.py
+	@.venv/bin/python -m bench
 
 SEED ?= $(shell date +%s)
 SECONDS ?= 300

@@ -1,6 +1,6 @@
 """What grows, and may cost nothing: a redraw and a start beside ten million rows.
 
-PYTHONPATH=. python bench/files.py redraw CSV
+python -m bench.files redraw CSV
 
 That is in a process of its own, for its memory; it prints the seconds of a redraw, and VmHWM in MB.
 """
@@ -63,9 +63,8 @@ def redraw(csv: Path) -> None:
 
 
 def redraw_of(csv: Path) -> tuple[float, float]:
-    command = [sys.executable, __file__, "redraw", csv]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "bench.files", "redraw", csv]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     seconds, memory = map(float, said.stdout.split())
     return seconds, memory
 

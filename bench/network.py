@@ -1,6 +1,6 @@
 """The network: what a prediction costs in `model`, and what training on a file costs.
 
-PYTHONPATH=.:retrain_worker/sandbox python bench/network.py predict|fit FOLDER
+PYTHONPATH=retrain_worker/sandbox python -m bench.network predict|fit FOLDER
 
 That is with TensorFlow, in a process of its own. It prints the seconds for a prediction, or
 nothing, as a training is timed from outside.
@@ -27,7 +27,7 @@ ROWS, COLUMNS, EPOCHS = 1_000_000, 10, 5
 
 def run(command: list, **environment: str) -> str:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -42,8 +42,8 @@ def train(folder: Path) -> float:
 
 def aside(what: str, folder: Path) -> str:
     """Measure in a process of its own; return what it printed."""
-    path = f"{ROOT}:{ROOT}/retrain_worker/sandbox"
-    return run([sys.executable, __file__, what, folder], PYTHONPATH=path)
+    program = [sys.executable, "-m", "bench.network"]
+    return run([*program, what, folder], PYTHONPATH=str(ROOT / "retrain_worker/sandbox"))
 
 
 def median_seconds(predict, rows: np.ndarray, times: int) -> float:

@@ -169,8 +169,8 @@ def draw_events(axes: Axes, rows: list[Row], events: list[Event]) -> None:
         for number, moment in enumerate(moments):
             axes.axvline(moment, color=colour, linewidth=2, label=None if number else name)
     last = {event.name: event.time for event in events}
-    if last.get("job_submitted", 0) < last.get("deployed", 0):
-        training = last["job_submitted"], last["deployed"]
+    training = last.get("job_submitted", 0.0), last.get("deployed", 0.0)
+    if 0 < training[0] < training[1]:
         axes.axvspan(*training, color="#fdd0a2", alpha=0.5, linewidth=0, label="training")
 
 

@@ -115,12 +115,13 @@ class ProcessRunner:
             return None
         except OSError as error:
             raise outputs.InvalidOutputError(f"{name} is not a regular file") from error
-        file, found = os.fdopen(descriptor, "rb", outputs.CHUNK_BYTES), os.fstat(descriptor)
+        found = os.fstat(descriptor)
         try:
             outputs.check_file(name, stat.S_ISREG(found.st_mode), found.st_size, max_bytes)
         except outputs.InvalidOutputError:
-            file.close()
+            os.close(descriptor)
             raise
+        file = os.fdopen(descriptor, "rb", outputs.CHUNK_BYTES)  # refuses a folder
         chunks = unless_lost(step, outputs.read_exactly(file, name, found.st_size))
         return FileStream(found.st_size, chunks, file.close)
 

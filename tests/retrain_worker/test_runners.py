@@ -11,6 +11,7 @@ import pytest
 from retrain_worker.multipart import output_part
 from retrain_worker.runners import process_runner
 from retrain_worker.runners.docker_runner import DockerRunner
+from retrain_worker.runners.outputs import InvalidOutputError
 from retrain_worker.runners.process_runner import ProcessRunner
 from retrain_worker.runners.protocol import Step, StepFailedError, StepState
 from retrain_worker.steps import wait_for_end
@@ -107,6 +108,14 @@ def test_the_time_in_which_the_machine_sleeps_does_not_count():
     runner = SleepingRunner()
     state = wait_for_end(runner, Step("job", 1, "training"), lambda: None)
     assert not runner.killed and 1 <= state.seconds < LONG
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(process_runner, "TEMPORARY", tmp_path)
+    runner, step = ProcessRunner(), Step(f"job-{secrets.token_hex(6)}", 1, "training")
+    (process_runner.folder_of_step(step) / "out/model.keras").mkdir(parents=True)
+    with pytest.raises(InvalidOutputError, match="model.keras is not a regular file"):
+        runner.read(step, "model.keras", 1000)
 
 
 def test_a_file_that_is_gone_before_it_is_delivered_means_that_the_training_was_lost(

@@ -70,6 +70,12 @@ def test_a_demo_without_a_confirmed_version_fails_and_leaves_a_picture(logs):
     assert (logs / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_version_that_somebody_deploys_by_hand_is_drawn_as_well(logs):
+    write_logs(logs, "deployed", "confirmed")
+    assert demo(logs).returncode == 0
+    assert (logs / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_demo_without_rows_fails(logs):
     done = demo(logs, DEMO_SECONDS="1")
     assert done.returncode == 1 and done.stderr == "No row came.\n"

@@ -7,7 +7,7 @@ Most figures are ratios to something that is measured in the same run, so they h
 machines too. The milliseconds of one row and of a swap, and the megabytes, are this machine's.
 
     make bench                             # all, in about ten minutes
-    python bench/bench.py stream files     # some
+    python -m bench stream files           # some
 """
 
 import importlib
@@ -19,7 +19,6 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the services, and the helpers of the tests
 
 PARTS = ("stream", "files", "network", "jobs")
 PAGE = ROOT / "bench/results.md"
