@@ -27,10 +27,11 @@ def python_image() -> str:
     if not has_docker():
         lacking("a Docker engine")
     official, standin = "python:3.11-slim", "monitoring-standin/python:3.11"
-    for image in (os.environ.get("PYTHON_IMAGE"), official, standin):
-        if image and docker("images", "-q", image):
+    for image in (os.environ.get("PYTHON_IMAGE"), official):
+        if image and image != standin and docker("images", "-q", image):
             return image
-    if not subprocess.call(["docker", "pull", "-q", official], stderr=subprocess.DEVNULL):
+    pull = ["docker", "pull", "-q", official]
+    if not docker("images", "-q", standin) and not subprocess.call(pull, stderr=subprocess.DEVNULL):
         return official
-    subprocess.run([ROOT / "deploy/standin/build", "python"], check=True)
+    subprocess.run([ROOT / "deploy/standin/build", "python"], check=True)  # again if it is old
     return standin
