@@ -32,7 +32,7 @@ from tests.support.waiting import wait_for, within
 pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.slow]
 
 SECONDS = int(os.environ.get("CHAOS_SECONDS") or (300 if SOAK > 1 else 60))
-SEEDS = os.environ.get("CHAOS_SEED", "").split() or range(10 if SOAK > 1 else 3)
+SEEDS = os.environ.get("CHAOS_SEED", "").split() or range(10 if SOAK > 1 else 2)
 EVERYBODY = [*SERVICES, "rabbitmq"]
 QUEUES = ["features", "y_true", "y_pred", "retrain_jobs"]
 KNOWN_FILES = {"metric_log.csv", "metric.sqlite3", "metric.sqlite3-wal", "metric.sqlite3-shm"}
