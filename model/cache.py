@@ -80,11 +80,6 @@ def read_state(path: Path) -> State:
     )
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class Cache:
     """One process's folder under `folder`; OSError where it cannot be written."""
 
@@ -111,15 +106,21 @@ class Cache:
     def has(self, version: ServedVersion) -> bool:
         """Whether the file of `version` is here, with the right hash."""
         path = self.path(version)
-        return path.exists() and sha256_of(path) == version.sha256
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == version.sha256
 
     def write(self, name: str, chunks: Iterable[bytes]) -> str:
         """Write chunks to a file in the folder, and to the disk; return its hash."""
+        digest = hashlib.sha256()
         with (self.folder / name).open("wb") as file:
-            file.writelines(chunks)
+            for chunk in chunks:
+                digest.update(chunk)
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        return sha256_of(self.folder / name)
+        return digest.hexdigest()
 
     def start_trial(self, version: ServedVersion) -> None:
         """Count a trial of `version`; raise UnservableError if too many of them did not end."""

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from bench.__main__ import PARTS
+from bench.figure import Figure, at_most
 from tests.support.environment import ROOT
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -18,11 +19,7 @@ def test_a_part_has_figures(part):
 
 
 def test_a_figure_is_printed_with_its_target():
-    program = (
-        "from bench.figure import Figure, at_most; print(Figure('x', 1.234, at_most(1)).line())"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True)
-    assert done.stdout == "x\t1.23\t≤ 1\tshort\n"
+    assert Figure("x", 1.234, at_most(1)).line() == "x\t1.23\t≤ 1\tshort"
 
 
 def test_a_part_that_does_not_exist_is_an_error():
